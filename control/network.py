@@ -1,0 +1,170 @@
+"""Networks that turn a hint into residuals: the ControlNet encoder as the host builds it, split into its two steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import comfy.cldm.cldm
+import comfy.model_management
+import comfy.model_patcher
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock
+from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
+from torch import Tensor
+
+from ..residuals.blocks import Block, Layout
+from ..residuals.residuals import Residuals
+from .errors import ControlError
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderNetwork:
+    """A trainable copy of a Stable Diffusion encoder with its hint network and zero convolutions.
+
+    The host's `forward` embeds the hint anew at every step. Here it is a step of its own, so that the result can be kept. `name` (the file)
+    and `base` (SD1, SD2, SDXL) are for messages only; `pooling` averages each residual over its area (the shuffle models).
+    """
+
+    module: Any
+    patcher: Any
+    name: str
+    base: str
+    pooling: bool = False
+    manual_cast_dtype: torch.dtype | None = None
+
+    @classmethod
+    def from_module(
+        cls,
+        module: Any,
+        *,
+        name: str,
+        base: str,
+        pooling: bool = False,
+        load_device: torch.device | None = None,
+        offload_device: torch.device | None = None,
+        manual_cast_dtype: torch.dtype | None = None,
+    ) -> EncoderNetwork:
+        """Puts a `comfy.cldm.cldm.ControlNet` into the host's memory management.
+
+        Devices default to those the host uses for ControlNets. Raises ControlError for union networks, whose hint step depends on a type.
+        """
+        if getattr(module, "control_add_embedding", None) is not None:
+            raise ControlError(
+                f"{name} is a union ControlNet, but networks with one kind of hint were expected; load it with the stock "
+                "Load ControlNet Model node and choose its type there."
+            )
+        patcher = comfy.model_patcher.CoreModelPatcher(
+            module,
+            load_device=load_device or comfy.model_management.get_torch_device(),
+            offload_device=offload_device or comfy.model_management.unet_offload_device(),
+        )
+        return cls(module, patcher, name, base, pooling, manual_cast_dtype)
+
+    @property
+    def key(self) -> int:
+        """Equal for two networks that are one and the same module, however often it was wrapped."""
+        return id(self.module)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype in which the network computes."""
+        dtype: torch.dtype = self.manual_cast_dtype or self.module.dtype
+        return dtype
+
+    @property
+    def hint_channels(self) -> int:
+        return int(self.module.input_hint_block[0].in_channels)
+
+    @property
+    def model_channels(self) -> int:
+        return int(self.module.model_channels)
+
+    @cached_property
+    def context_dim(self) -> int | None:
+        return context_dim_of(self.module)
+
+    @cached_property
+    def adm_channels(self) -> int | None:
+        return adm_channels_of(self.module)
+
+    @cached_property
+    def layout(self) -> Layout:
+        return layout_of(self.module)
+
+    def blocks(self, height: int, width: int) -> tuple[Block, ...]:
+        """The blocks it feeds in a latent of `height` × `width` cells."""
+        return self.layout.blocks(height, width)
+
+    def embed_hint(self, hint_bchw: Tensor) -> Tensor:
+        """(N, hint channels, 8h, 8w) in 0..1 -> (N, model channels, h, w); does not depend on the timestep."""
+        embedding: Tensor = self.module.input_hint_block(hint_bchw.to(self.dtype), None, None)
+        return embedding
+
+    def residuals(
+        self, x: Tensor, hint_embedding: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None = None
+    ) -> Residuals:
+        """One residual per encoder block and one for the middle, each (B, channels, h, w) in the network's dtype.
+
+        `x` (B, C, h, w) is the latent as the UNet sees it, `hint_embedding` has B rows or one, `timesteps` is (B,), `context` (B, tokens,
+        context_dim), `y` (B, adm channels) for networks that have them. The arithmetic is that of `comfy.cldm.cldm.ControlNet.forward`.
+        """
+        net, dtype = self.module, self.dtype
+        x, context = x.to(dtype), context.to(dtype)
+        embedded_time = timestep_embedding(timesteps.to(dtype), net.model_channels, repeat_only=False).to(dtype)
+        emb = net.time_embed(embedded_time)
+        if net.num_classes is not None:
+            if y is None:
+                raise ControlError(
+                    f"{self.name} is an {self.base} control that reads a pooled vector (y), but the conditioning has none; "
+                    f"use it with a model of its own base, {self.base}."
+                )
+            emb = emb + net.label_emb(y.to(dtype))
+
+        output = []
+        h = x
+        for index, (block, zero_convolution) in enumerate(zip(net.input_blocks, net.zero_convs, strict=True)):
+            h = block(h, emb, context)
+            if index == 0:
+                h = h + hint_embedding.to(dtype)
+            output.append(zero_convolution(h, emb, context))
+        h = net.middle_block(h, emb, context)
+        middle = net.middle_block_out(h, emb, context)
+        if self.pooling:
+            output, middle = [pool(residual) for residual in output], pool(middle)
+        return Residuals(output=tuple(output), middle=(middle,))
+
+
+def pool(residual: Tensor) -> Tensor:
+    """Mean over the area, at the full size again: (B, C, h, w) -> (B, C, h, w)."""
+    return residual.mean(dim=(2, 3), keepdim=True).repeat(1, 1, residual.shape[2], residual.shape[3])
+
+
+def layout_of(module: Any) -> Layout:
+    """Level and channels of each encoder block and the middle, read from the modules of a UNet or of its trainable copy."""
+    encoder: list[tuple[int, int]] = []
+    level, channels = 0, int(module.model_channels)
+    for block in module.input_blocks:
+        for part in block:
+            if isinstance(part, Downsample) or (isinstance(part, ResBlock) and isinstance(part.h_upd, Downsample)):
+                level += 1
+            channels = int(getattr(part, "out_channels", channels))
+        encoder.append((level, channels))
+    return Layout(tuple(encoder), (level, channels))
+
+
+def context_dim_of(module: Any) -> int | None:
+    """Width of the text features that cross-attention reads; None without cross-attention."""
+    for blocks in (*module.input_blocks, module.middle_block):
+        for part in blocks:
+            if hasattr(part, "transformer_blocks"):
+                return int(part.transformer_blocks[0].attn2.to_k.in_features)
+    return None
+
+
+def adm_channels_of(module: Any) -> int | None:
+    """Width of the pooled vector y (2816 for SDXL); None for networks that read none."""
+    if getattr(module, "num_classes", None) != "sequential":
+        return None
+    return int(module.label_emb[0][0].in_features)
