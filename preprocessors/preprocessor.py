@@ -1,0 +1,44 @@
+"""What the pack knows about a preprocessor, without any node: the nodes are made from this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+Number = int | float
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One number that the artist sets. Its type is that of the default: a whole number gives a whole-number widget."""
+
+    id: str
+    default: Number
+    minimum: Number
+    maximum: Number
+    step: Number
+    tooltip: str
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """A pure function from pictures to hints and what a person has to know to use it.
+
+    `function(image_bhwc, resolution=..., **parameters) -> hint_bhwc` takes a batch (B, H, W, 3) float 0..1, treats each
+    frame alone and returns (B, H', W', 3) float32 0..1, so any split of a batch gives the same frames.
+    """
+
+    id: str
+    name: str
+    function: Callable[..., Tensor]
+    parameters: tuple[Parameter, ...]
+    output: str
+    """The convention of the hint, in words: what is white, what is black."""
+    description: str
+    aliases: tuple[str, ...] = ()
+
+    def __call__(self, image_bhwc: Tensor, resolution: int = 0, **parameters: Any) -> Tensor:
+        return self.function(image_bhwc, resolution=resolution, **parameters)
