@@ -1,0 +1,145 @@
+"""The command line of `host.py`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from .existing import check_tools, existing_host
+from .place import HOME, MODULE, ROOT, Host, lay_out, run_python, say
+from .prepare import COMFYUI_VERSION, prepare
+from .serving import check_port, free_port, server
+
+COMMANDS = {
+    "demo": "make the first pictures: start ComfyUI, run the example graphs through its queue, print where the pictures are",
+    "test": "run the tests; further arguments go to pytest",
+    "serve": "start ComfyUI with this pack, by default at port 8188; unknown options go to ComfyUI",
+    "check": "lint, formatting and types",
+    "format": "rewrite the sources in the house style",
+    "python": "run the host's Python; ComfyUI's modules and control_composer can be imported",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    options, rest = parse(argv)
+    HOME.mkdir(exist_ok=True)
+    host = existing_host(options.comfyui) if options.comfyui else prepare()
+    lay_out()
+    if not host.ours:
+        check_tools(host, options.command)
+    if options.command == "demo":
+        return demo(host, options)
+    if options.command == "serve":
+        return serve(host, options, rest)
+    if options.command == "check":
+        return check(host)
+    if options.command == "format":
+        fixed = run_python(host, ["-m", "ruff", "check", "--fix-only", "--quiet", "."], ROOT)
+        return fixed or run_python(host, ["-m", "ruff", "format", "."], ROOT)
+    if options.command == "test":
+        return run_python(host, ["-m", "pytest", *rest], ROOT)
+    return run_python(host, rest)
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Splits the command line into our options and what goes on to pytest, Python or ComfyUI untouched."""
+    parser = argparse.ArgumentParser(
+        prog="host.py",
+        description=f"Runs Control Composer in a real ComfyUI {COMFYUI_VERSION}.",
+        epilog="\n".join(f"{name:8} {text}" for name, text in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--comfyui",
+        metavar="PATH",
+        default=os.environ.get("COMFYUI_PATH") or None,
+        help="use this installation and leave it as it is; COMFYUI_PATH does the same",
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of " + ", ".join(COMMANDS))
+    at = next(
+        (i for i, word in enumerate(argv) if word in COMMANDS and (i == 0 or argv[i - 1] != "--comfyui")), len(argv)
+    )
+    options = parser.parse_args(argv[: at + 1])
+    rest = list(argv[at + 1 :])
+
+    after = argparse.ArgumentParser(
+        prog=f"host.py {options.command}",
+        allow_abbrev=False,
+        add_help=options.command not in ("test", "python"),
+        description=COMMANDS[options.command],
+    )
+    if options.command != "python":
+        after.add_argument("--comfyui", metavar="PATH", default=options.comfyui, help="use this installation")
+    if options.command == "serve":
+        after.add_argument("--port", type=int, default=8188)
+    if options.command == "demo":
+        after.add_argument(
+            "--output", type=Path, default=ROOT / "demo" / "runs" / "pictures", help="folder for the pictures"
+        )
+    if options.command != "python":
+        _, rest = after.parse_known_args(rest, namespace=options)
+    if rest and options.command in ("demo", "check", "format"):
+        after.error(f"unknown argument {rest[0]}")
+    return options, rest
+
+
+def demo(host: Host, options: argparse.Namespace) -> int:
+    port = free_port()
+    options.output.mkdir(parents=True, exist_ok=True)
+    log = HOME / "demo-server.log"
+    started = time.monotonic()
+    say(f"Starting ComfyUI (log: {log})")
+    # Beside a running `serve`: neither its database nor its temporary pictures are touched.
+    apart = ["--database-url", "sqlite:///:memory:", "--temp-directory", str(HOME / "demo")]
+    with server(host, port, apart, log):
+        say(f"ComfyUI answers at http://127.0.0.1:{port} after {time.monotonic() - started:.0f} s")
+        code = run_python(
+            host,
+            [
+                str(ROOT / "demo" / "run.py"),
+                "--server",
+                f"http://127.0.0.1:{port}",
+                "--output",
+                str(options.output.resolve()),
+            ],
+        )
+    say(f"Took {time.monotonic() - started:.0f} s{peak_memory()}.")
+    return code
+
+
+def peak_memory() -> str:
+    if sys.platform == "win32":
+        return ""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return f"; ComfyUI's peak memory was {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 1e9:.1f} GB"
+
+
+def serve(host: Host, options: argparse.Namespace, extra: Sequence[str]) -> int:
+    check_port(options.port)
+    with server(host, options.port, extra, None) as process:
+        say(f"ComfyUI with Control Composer is ready at http://127.0.0.1:{options.port} (Ctrl-C ends it)")
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            return 0
+
+
+def check(host: Host) -> int:
+    """Lint, formatting, types of the pack under the name that it is imported by, types of the command line. Runs all four."""
+    parts = sorted(folder.parent.name for folder in ROOT.glob("[a-z]*/__init__.py") if folder.parent.name != "hosting")
+    pack = [word for part in parts for word in ("-p", f"{MODULE}.{part}")]
+    runs = [
+        (["ruff", "check", "."], ROOT),
+        (["ruff", "format", "--check", "."], ROOT),
+        (["mypy", *(["-m", MODULE] if (ROOT / "__init__.py").exists() else []), *pack], HOME / "site"),
+        (["mypy", "--explicit-package-bases", "host.py", "hosting"], ROOT),
+    ]
+    codes = [run_python(host, ["-m", *run], ROOT, {"MYPYPATH": str(path)}) for run, path in runs]
+    return max(codes)
