@@ -55,7 +55,7 @@ class ControlComposerDemoPrompt(io.ComfyNode):
                     "text",
                     multiline=True,
                     default="a red circle and a blue star on a green ground",
-                    tooltip="One to three shapes with their colours, and the ground. Empty text is the negative prompt. "
+                    tooltip="One to three shapes with their colours, and the ground; empty for the negative prompt. "
                     "A word that the world does not know is an error that lists all it knows.",
                 ),
             ],

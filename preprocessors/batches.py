@@ -16,8 +16,8 @@ def in_chunks(
 ) -> Tensor:
     """`function` of the whole batch, computed `frames` frames at a time into one preallocated result.
 
-    `before_chunk(done)` is called with the number of finished frames before each chunk and once at the end; if it raises
-    (the artist's interruption) that ends the run. Memory beyond input and output stays that of one chunk.
+    `before_chunk(done)` is called with the number of finished frames before each chunk and once at the end; what it
+    raises (the artist's interruption) ends the run. Memory beyond input and output stays that of one chunk.
     """
     count = image_bhwc.shape[0]
     if count <= frames:
