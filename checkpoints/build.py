@@ -1,0 +1,77 @@
+"""The host's network with a file's weights: class, operations, dtype and devices as the stock loader chooses them.
+
+Mirrors `comfy.controlnet.load_controlnet_state_dict`, so that pictures are those of the stock loader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.cldm.cldm
+import comfy.model_management
+import comfy.ops
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from torch import Tensor
+
+from .encoder import EncoderHyperparameters, ResBlock
+from .family import Built, Match
+
+INFERENCE_DTYPES = [torch.float16, torch.bfloat16, torch.float32]
+
+
+def build_encoder(match: Match, tensors: Mapping[str, Tensor], *, diffusers: bool) -> Built:
+    """A `comfy.cldm.cldm.ControlNet` on the offload device with these weights, every one of them accounted for."""
+    management = comfy.model_management
+    # The stock loader offers a file in diffusers layout only the device's own dtype; followed here, or pictures would differ.
+    supported = [management.unet_dtype()] if diffusers else INFERENCE_DTYPES
+    dtype = management.unet_dtype(model_params=-1, supported_dtypes=supported, weight_dtype=match.dtype)
+    load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
+    manual_cast_dtype = management.unet_manual_cast(dtype, load_device)
+    operations = comfy.ops.pick_operations(dtype, manual_cast_dtype)
+
+    module = comfy.cldm.cldm.ControlNet(**_arguments(match), operations=operations, dtype=dtype, device=offload_device)
+    _add_bare_projections(module, match, operations=operations, dtype=dtype, device=offload_device)
+    module.load_state_dict(dict(tensors), strict=True)
+    module.requires_grad_(False)
+    return Built(module.eval(), dtype, manual_cast_dtype, load_device, offload_device)
+
+
+def _arguments(match: Match) -> dict[str, Any]:
+    net, heads = match.hyperparameters, match.heads
+    return {
+        "image_size": 32,
+        "in_channels": net.in_channels,
+        "model_channels": net.model_channels,
+        "hint_channels": net.hint_channels,
+        "num_res_blocks": list(net.num_res_blocks),
+        "channel_mult": list(net.channel_mult),
+        "num_classes": None if net.adm_in_channels is None else "sequential",
+        "adm_in_channels": net.adm_in_channels,
+        "num_heads": heads.count or -1,
+        "num_head_channels": heads.width or -1,
+        "use_spatial_transformer": True,
+        "transformer_depth": list(net.transformer_depth),
+        "transformer_depth_middle": net.transformer_depth_middle,
+        # The host wants a number even where nothing reads text.
+        "context_dim": net.context_dim or 1,
+        "legacy": False,
+        "use_linear_in_transformer": net.use_linear_in_transformer,
+        # SD2's attention overflows in half precision; the host keeps it in full (supported_models.SD20).
+        "attn_precision": torch.float32 if match.base == "SD2" else None,
+    }
+
+
+def _add_bare_projections(module: Any, match: Match, **factory: Any) -> None:
+    """Attention modules without transformer blocks (depth 0), which the host's class leaves out of the encoder."""
+    net = match.hyperparameters
+    for index, block in enumerate(net.blocks(), start=1):
+        if isinstance(block, ResBlock) and block.depth == 0:
+            module.input_blocks[index].append(_bare_projections(net, block.out_channels, factory))
+
+
+def _bare_projections(net: EncoderHyperparameters, channels: int, factory: dict[str, Any]) -> Any:
+    return SpatialTransformer(
+        channels, 1, channels, depth=0, context_dim=1, use_linear=net.use_linear_in_transformer, **factory
+    )

@@ -1,0 +1,43 @@
+"""The names of a checkpoint without the prefixes that training scripts put before them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .tensors import Checkpoint, TensorInfo
+
+# `control_model.` picks the control out of a whole Stable Diffusion checkpoint: one key suffices, the others are left.
+CONTROL_PREFIX = "control_model."
+# These count only where every key has them.
+WRAPPER_PREFIXES = ("module.", "_orig_mod.", "controlnet.", "adapter.")
+# Marker tensors that tell a family and stand outside of the prefix.
+MARKERS = ("difference", "lora_controlnet")
+
+
+@dataclass(frozen=True)
+class Canonical:
+    """Canonical name -> tensor of the file (which keeps its own name in `TensorInfo.name`)."""
+
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str]
+    prefix: str
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.tensors[name].shape
+
+
+def canonical(checkpoint: Checkpoint) -> Canonical:
+    """Strip `control_model.` (leaving what is outside of it) or a wrapper's prefix that all keys share."""
+    tensors = checkpoint.tensors
+    prefix = ""
+    while wrapper := next((p for p in WRAPPER_PREFIXES if tensors and all(n.startswith(p) for n in tensors)), None):
+        tensors = {name[len(wrapper) :]: info for name, info in tensors.items()}
+        prefix += wrapper
+    if any(name.startswith(CONTROL_PREFIX) for name in tensors):
+        inside = {n[len(CONTROL_PREFIX) :]: info for n, info in tensors.items() if n.startswith(CONTROL_PREFIX)}
+        tensors = {name: tensors[name] for name in MARKERS if name in tensors} | inside
+        prefix += CONTROL_PREFIX
+    return Canonical(checkpoint.path, tensors, checkpoint.metadata, prefix)

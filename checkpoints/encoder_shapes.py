@@ -1,0 +1,121 @@
+"""Reading an encoder's hyperparameters off its shapes (names in cldm layout)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from .encoder import NO_ATTENTION, EncoderHyperparameters, Shape, expected_shapes
+from .errors import IncompleteError
+
+FIRST_NAMES = 3
+
+
+class MissingNameError(LookupError):
+    """A tensor that the hyperparameters are read from is absent or has another number of dimensions."""
+
+
+def read_encoder(shapes: Mapping[str, Shape]) -> EncoderHyperparameters:
+    """The hyperparameters whose network has these shapes, if any has; `check_shapes` tells whether.
+
+    Raises MissingNameError where a tensor that tells one of them is absent.
+    """
+    width, in_channels = _at(shapes, "input_blocks.0.0.weight", 4)[:2]
+    if width == 0:
+        raise MissingNameError("input_blocks.0.0.weight")
+    num_res_blocks, channel_mult, depths = [0], [1], []
+    attentions = []
+    index = 1
+    while True:
+        block = f"input_blocks.{index}"
+        if f"{block}.0.op.weight" in shapes:
+            num_res_blocks.append(0)
+            channel_mult.append(channel_mult[-1])
+        elif f"{block}.0.out_layers.3.weight" in shapes:
+            num_res_blocks[-1] += 1
+            channel_mult[-1] = _at(shapes, f"{block}.0.out_layers.3.weight", 4)[0] // width
+            depths.append(_depth(shapes, f"{block}.1"))
+            attentions.append(f"{block}.1")
+        else:
+            break
+        index += 1
+    middle = _depth(shapes, "middle_block.1")
+    attentions.append("middle_block.1")
+
+    to_k = [name for block in attentions if (name := f"{block}.transformer_blocks.0.attn2.to_k.weight") in shapes]
+    projections = [name for block in attentions if (name := f"{block}.proj_in.weight") in shapes]
+    return EncoderHyperparameters(
+        in_channels=in_channels,
+        model_channels=width,
+        hint_channels=_at(shapes, "input_hint_block.0.weight", 4)[1],
+        num_res_blocks=tuple(num_res_blocks),
+        channel_mult=tuple(channel_mult),
+        transformer_depth=tuple(depths),
+        transformer_depth_middle=middle,
+        context_dim=_at(shapes, to_k[0], 2)[1] if to_k else None,
+        # Without any attention the host's ControlNet takes either; SDXL's is linear.
+        use_linear_in_transformer=len(shapes[projections[0]]) == 2 if projections else True,
+        adm_in_channels=_at(shapes, "label_emb.0.0.weight", 2)[1] if "label_emb.0.0.weight" in shapes else None,
+    )
+
+
+def check_shapes(path: Path, family: str, net: EncoderHyperparameters, shapes: Mapping[str, Shape]) -> None:
+    """Compare with every tensor that such a network has, before anything is allocated for it.
+
+    Raises IncompleteError naming what is missing, what is too much, or the first tensor of another shape.
+    """
+    expected = expected_shapes(net)
+    missing = [name for name in expected if name not in shapes]
+    surplus = [name for name in shapes if name not in expected]
+    if missing:
+        raise incomplete(path, family, missing, surplus)
+    wrong = next((name for name in expected if shapes[name] != expected[name]), None)
+    if wrong is not None:
+        raise IncompleteError(
+            path,
+            found=f"is a {family} whose tensor '{wrong}' has the shape {list(shapes[wrong])}",
+            expected=f"{list(expected[wrong])} follows from its other tensors",
+            remedy="download it again, or ask its author for a file of the ordinary architecture",
+        )
+    if surplus:
+        raise IncompleteError(
+            path,
+            found=f"is a {family} with {len(surplus)} tensors too many, first {quoted(surplus)}",
+            expected="exactly the tensors of such a network were expected, since the others would change the picture",
+            remedy="use the node that its author made for it",
+        )
+
+
+def incomplete(path: Path, family: str, missing: Iterable[str], surplus: Iterable[str]) -> IncompleteError:
+    """The error for a file that is nearly of a family."""
+    missing, surplus = list(missing), list(surplus)
+    unexpected = f" and has {quoted(surplus)} instead" if surplus else ""
+    return IncompleteError(
+        path,
+        found=f"looks like a {family} and lacks {quoted(missing)}{unexpected}",
+        expected=f"all tensors of a {family} were expected",
+        remedy="download it again, or use the node that its author made for it",
+    )
+
+
+def quoted(names: list[str]) -> str:
+    """The first few names, each in quotes, and how many more there are."""
+    shown = ", ".join(f"'{name}'" for name in names[:FIRST_NAMES])
+    rest = len(names) - FIRST_NAMES
+    return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def _at(shapes: Mapping[str, Shape], name: str, dimensions: int) -> Shape:
+    shape = shapes.get(name)
+    if shape is None or len(shape) != dimensions:
+        raise MissingNameError(name)
+    return shape
+
+
+def _depth(shapes: Mapping[str, Shape], attention: str) -> int:
+    if f"{attention}.proj_in.weight" not in shapes:
+        return NO_ATTENTION
+    depth = 0
+    while f"{attention}.transformer_blocks.{depth}.norm1.weight" in shapes:
+        depth += 1
+    return depth

@@ -1,0 +1,10 @@
+"""Every kind of file that is known, in the order in which they are tried: the first whose condition holds is the answer."""
+
+from ..family import Family
+from .controlnet import CONTROLNET_CLDM, CONTROLNET_DIFFUSERS
+from .named import CONTROLS, OTHER_CONTROLS, OTHER_FILES
+
+# ControlNet stands after the families that contain its keys, and before everything that a full checkpoint may hold beside a control.
+FAMILIES: tuple[Family, ...] = (*CONTROLS, CONTROLNET_DIFFUSERS, CONTROLNET_CLDM, *OTHER_CONTROLS, *OTHER_FILES)
+
+__all__ = ["CONTROLNET_CLDM", "CONTROLNET_DIFFUSERS", "FAMILIES"]

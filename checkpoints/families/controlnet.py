@@ -1,0 +1,80 @@
+"""ControlNet: a trainable copy of the encoder with a hint network and zero convolutions (arXiv 2302.05543), in two key layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..base import ConnectedBase, base_name, check_base
+from ..canonical import Canonical
+from ..condition import AllOf, NoneOf
+from ..diffusers_layout import cldm_names
+from ..encoder_shapes import MissingNameError, check_shapes, incomplete, read_encoder
+from ..family import Built, Family, Match
+from ..heads import resolve_heads
+from ..tensors import main_dtype
+
+POOLING_KEY = "global_average_pooling"
+
+
+@dataclass(frozen=True)
+class ControlNetLoader:
+    """Both layouts differ only in their names; `rename` gives the cldm name of each canonical one."""
+
+    rename: Callable[[Iterable[str]], Mapping[str, str]]
+    diffusers: bool
+
+    def match(self, family: Family, file: Canonical, connected: ConnectedBase | None) -> Match:
+        names = {ours: theirs for theirs, ours in self.rename(file.tensors).items()}
+        shapes = {ours: file.shape(theirs) for ours, theirs in names.items()}
+        try:
+            net = read_encoder(shapes)
+        except MissingNameError as error:
+            raise incomplete(file.path, family.noun, [names.get(str(error), str(error))], ()) from None
+        check_shapes(file.path, family.noun, net, shapes)
+        if connected is not None:
+            check_base(file.path, net, connected)
+        tensors = [file.tensors[theirs] for theirs in names.values()]
+        return Match(
+            family=family,
+            base=base_name(net),
+            hyperparameters=net,
+            heads=resolve_heads(file.path, net, file.metadata, connected),
+            names={ours: file.tensors[theirs].name for ours, theirs in names.items()},
+            parameter_count=sum(info.numel for info in tensors),
+            dtype=main_dtype(tensors),
+            pooling=_flag(file.metadata.get(POOLING_KEY)),
+        )
+
+    def build(self, match: Match, tensors: Mapping[str, Tensor]) -> Built:
+        # Imported here: everything before this step runs without the host.
+        from ..build import build_encoder
+
+        return build_encoder(match, tensors, diffusers=self.diffusers)
+
+
+def _flag(text: str | None) -> bool | None:
+    if text is None:
+        return None
+    return text.strip().lower() in ("true", "1", "yes", "on")
+
+
+def _unchanged(names: Iterable[str]) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+CONTROLNET_DIFFUSERS = Family(
+    name="a ControlNet (diffusers layout)",
+    condition=AllOf(
+        "controlnet_cond_embedding.conv_in.weight", "controlnet_mid_block.weight", NoneOf("task_embedding")
+    ),
+    loader=ControlNetLoader(rename=cldm_names, diffusers=True),
+)
+
+CONTROLNET_CLDM = Family(
+    name="a ControlNet (cldm layout)",
+    condition=AllOf("zero_convs.0.0.weight", "input_hint_block.0.weight", NoneOf("task_embedding")),
+    loader=ControlNetLoader(rename=_unchanged, diffusers=False),
+)

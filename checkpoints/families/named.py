@@ -1,0 +1,164 @@
+"""Files that are known by name and not loaded by this pack: what each is, and where it belongs.
+
+Sources: ComfyUI's `comfy/controlnet.py`, ComfyUI-Advanced-ControlNet, sd-webui-controlnet and the repositories of each family.
+"""
+
+from __future__ import annotations
+
+from ..condition import AllOf, AnyOf, Containing, Key, NoneOf, Starting
+from ..family import LOAD_A_CONTROL, Family
+
+STOCK_CONTROL = "load it with the stock node 'Load ControlNet Model', whose output our Apply node takes as well"
+ADVANCED = "load it with the pack ComfyUI-Advanced-ControlNet, whose output our Apply node takes as well"
+ITS_OWN = "use the nodes made for this family, or choose a ControlNet file here"
+
+# Controls that other loaders know. Order matters where one family's keys are among another's.
+CONTROLS = (
+    Family("a Control-LoRA", Key("lora_controlnet"), STOCK_CONTROL),
+    Family("an Anima ControlNet-LLLite", Starting("lllite_dit_blocks_"), STOCK_CONTROL),
+    Family("a ControlNet-LLLite", Starting("lllite_"), ADVANCED),
+    Family("a CtrLoRA", Containing("lora_layer."), ADVANCED),
+    Family(
+        "an SVD ControlNet",
+        AllOf(Containing("temporal_res_block"), Containing("controlnet_")),
+        ADVANCED,
+    ),
+    Family("a SparseCtrl", AllOf(Containing("motion_modules"), Containing("controlnet_")), ADVANCED),
+    Family(
+        "a ControlNet-XS",
+        AnyOf(
+            "control_to_base_for_conv_in.weight",
+            Containing("base_to_ctrl"),
+            Containing("ctrl_to_base"),
+            Containing("enc_zero_convs_out."),
+        ),
+        ITS_OWN,
+    ),
+    Family("a ControlNeXt", AllOf("mid_convs.0.0.weight", "embedding.0.weight"), ITS_OWN),
+    Family(
+        "a 'difference' ControlNet, which holds only what was added to its base",
+        AllOf("difference", "zero_convs.0.0.weight"),
+        "load it with the stock node 'DiffControlNetLoader' and its model, whose output our Apply node takes as well",
+    ),
+    Family("a Union ControlNet", AllOf("task_embedding", Containing("control_add_embedding.")), STOCK_CONTROL),
+)
+
+# Controls whose keys share nothing with ControlNet's.
+OTHER_CONTROLS = (
+    Family("a T2I-Adapter (full)", AllOf("conv_in.weight", "body.0.block2.weight"), STOCK_CONTROL),
+    Family("a T2I-Adapter (light)", AllOf("body.0.in_conv.weight", NoneOf("conv_in.weight")), STOCK_CONTROL),
+    Family("a T2I-Adapter (diffusers layout)", Containing("body.0.resnets.0.block1.weight"), STOCK_CONTROL),
+    Family("a T2I style adapter", Key("style_embedding"), "load it with the stock node 'Load Style Model'"),
+    Family("a CoAdapter fuser", Starting("task_embedding"), ITS_OWN),
+    Family("a control for Stable Cascade", AnyOf("backbone.0.0.weight", "backbone.10.blocks.0.weight"), STOCK_CONTROL),
+    Family("a control for HunyuanDiT", Key("after_proj_list.18.bias"), STOCK_CONTROL),
+    Family(
+        "a control for Qwen-Image (Fun)", AllOf("control_img_in.weight", Starting("control_blocks.")), STOCK_CONTROL
+    ),
+    Family("a MistoLine control for Flux", Key("controlnet_blocks.0.linear.weight"), STOCK_CONTROL),
+    Family(
+        "a control for Flux (XLabs)",
+        AllOf("controlnet_blocks.0.weight", Containing("double_blocks.0.img_attn")),
+        STOCK_CONTROL,
+    ),
+    Family(
+        "a control for Stable Diffusion 3",
+        AllOf("controlnet_blocks.0.weight", "pos_embed_input.proj.weight"),
+        STOCK_CONTROL,
+    ),
+    Family(
+        "a control for Qwen-Image (InstantX)",
+        AllOf("controlnet_blocks.0.weight", "transformer_blocks.0.img_mlp.net.0.proj.weight"),
+        STOCK_CONTROL,
+    ),
+    Family(
+        "a control for Flux (InstantX)",
+        AllOf("controlnet_blocks.0.weight", "controlnet_x_embedder.weight"),
+        STOCK_CONTROL,
+    ),
+    Family("a control for another transformer model", Starting("controlnet_blocks."), STOCK_CONTROL),
+)
+
+# No control at all.
+OTHER_FILES = (
+    Family(
+        "an IP-Adapter",
+        AnyOf(Starting("ip_adapter."), Starting("image_proj.")),
+        "load it with an IP-Adapter node, or choose a ControlNet file here",
+    ),
+    Family("a GLIGEN model", Containing(".fuser.linear.weight"), "load it with the stock node 'GLIGENLoader'"),
+    Family(
+        "a LoRA",
+        AnyOf(
+            Starting("lora_unet_"),
+            Starting("lora_te"),
+            Starting("lycoris_"),
+            Containing(".lora_down."),
+            Containing(".lora_up."),
+            Containing(".lora_A."),
+            Containing(".lora_B."),
+            Containing("_lora.down."),
+            Containing(".hada_w1_a"),
+            Containing(".lokr_w1"),
+            Containing(".oft_blocks"),
+        ),
+        "load it with the stock node 'Load LoRA' and choose a ControlNet file here",
+    ),
+    Family(
+        "a full checkpoint (model, text encoder and VAE) without a control in it",
+        AllOf(Starting("model.diffusion_model."), AnyOf(Starting("first_stage_model."), Starting("vae."))),
+        "load it with the stock node 'Load Checkpoint' and choose a ControlNet file here",
+    ),
+    Family(
+        "a diffusion model without a control in it",
+        AnyOf(
+            Starting("model.diffusion_model."),
+            AllOf(Starting("input_blocks."), Starting("output_blocks.")),
+            AllOf(Starting("down_blocks."), Starting("up_blocks.")),
+            AnyOf(Starting("double_blocks."), Starting("joint_blocks."), Starting("joint_transformer_blocks.")),
+            AllOf(Starting("transformer_blocks."), Key("proj_out.weight")),
+        ),
+        "load it with the stock node 'Load Diffusion Model' and choose a ControlNet file here",
+    ),
+    Family("an AnimateDiff motion module", Containing("motion_modules"), "load it with an AnimateDiff node"),
+    Family(
+        "a VAE",
+        AnyOf(
+            AllOf("encoder.conv_in.weight", "decoder.conv_in.weight"),
+            Starting("first_stage_model."),
+            AllOf("decoder.conv_in.weight", "post_quant_conv.weight"),
+            AllOf(Starting("taesd_encoder."), Starting("taesd_decoder.")),
+            # TAESD: plain numbered layers.
+            AllOf("1.weight", "3.conv.0.weight"),
+        ),
+        "load it with the stock node 'Load VAE' and choose a ControlNet file here",
+    ),
+    Family(
+        "a vision encoder (CLIP vision)",
+        AnyOf(Starting("vision_model."), Starting("visual.transformer.")),
+        "load it with the stock node 'Load CLIP Vision' and choose a ControlNet file here",
+    ),
+    Family(
+        "a text encoder",
+        AnyOf(
+            Starting("text_model."),
+            Starting("cond_stage_model."),
+            Starting("transformer.resblocks."),
+            Starting("encoder.block.0.layer."),
+            Starting("model.layers.0.self_attn."),
+        ),
+        "load it with the stock node 'Load CLIP' and choose a ControlNet file here",
+    ),
+    Family(
+        "a textual inversion embedding",
+        AnyOf("emb_params", "string_to_param", "clip_g", "clip_l"),
+        "put it into the folder models/embeddings and choose a ControlNet file here",
+    ),
+    Family(
+        "an upscaling network",
+        AnyOf("model.0.weight", "conv_first.weight", "body.0.rdb1.conv1.weight"),
+        "load it with the stock node 'Load Upscale Model' and choose a ControlNet file here",
+    ),
+)
+
+__all__ = ["CONTROLS", "LOAD_A_CONTROL", "OTHER_CONTROLS", "OTHER_FILES"]

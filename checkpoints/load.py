@@ -1,0 +1,93 @@
+"""From a path to a network: read, canonical names, detect, check, build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .base import ConnectedBase
+from .canonical import canonical
+from .detect import detect
+from .errors import BadWeightsError
+from .family import Built, Match, dtype_name
+from .read import open_checkpoint
+from .tensors import Checkpoint
+
+NEW_FILE = "get the file from its source again, since its training or its conversion went wrong"
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A control network of the host and what it is."""
+
+    match: Match
+    built: Built
+
+    def describe(self) -> str:
+        """What the node shows, one fact a line."""
+        cast = self.built.manual_cast_dtype
+        computes = f"computes in: {dtype_name(cast or self.built.dtype)}"
+        held = f", held in {dtype_name(self.built.dtype)}" if cast is not None else ""
+        return f"{self.match.describe()}\n{computes}{held}"
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A control file that is known and accounted for, its weights not yet read."""
+
+    checkpoint: Checkpoint
+    match: Match
+
+    def load(self) -> Loaded:
+        """The network, in the host's hands. Raises BadWeightsError or UnreadableFileError."""
+        loader = self.match.family.loader
+        assert loader is not None, "only families with a loader are matched"
+        return Loaded(self.match, loader.build(self.match, read_weights(self.checkpoint, self.match)))
+
+
+def open_control(path: Path, connected: ConnectedBase | None = None) -> Opened:
+    """What a file is; of a safetensors file only the header is read. `connected` is the model that it will steer, if known.
+
+    Raises CheckpointError, whose text is one sentence for the user.
+    """
+    checkpoint = open_checkpoint(path)
+    return Opened(checkpoint, detect(canonical(checkpoint), connected))
+
+
+def load_checkpoint(path: Path, connected: ConnectedBase | None = None) -> Loaded:
+    """The network of a control file, in the host's hands. Raises CheckpointError."""
+    return open_control(path, connected).load()
+
+
+def read_weights(checkpoint: Checkpoint, match: Match) -> dict[str, Tensor]:
+    """The tensors of a match under the network's names, all of them finite floating-point numbers."""
+    stored = checkpoint.fetch(match.names.values())
+    bad = first_bad(stored)
+    if bad is not None:
+        name, what = bad
+        raise BadWeightsError(
+            checkpoint.path,
+            found=f"holds {what} in its tensor '{name}'",
+            expected="finite numbers were expected",
+            remedy=NEW_FILE,
+        )
+    return {ours: stored[theirs] for ours, theirs in match.names.items()}
+
+
+def first_bad(tensors: Mapping[str, Tensor]) -> tuple[str, str] | None:
+    """The first tensor that is no floating-point one or has NaN or infinity in it, and which of these."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            return name, dtype_name(tensor.dtype)
+        # One pass without a second copy: a sum is finite unless a number is not, or the sum itself overflows.
+        numbers = tensor.float() if tensor.dtype.itemsize == 1 else tensor
+        if not torch.isfinite(numbers.sum(dtype=torch.float32)):
+            if torch.isnan(numbers).any():
+                return name, "NaN (not a number)"
+            if torch.isinf(numbers).any():
+                return name, "infinity"
+    return None

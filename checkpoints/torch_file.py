@@ -1,0 +1,104 @@
+"""Files of torch.save (.pth .pt .ckpt .bin), read as weights only: code in them is refused, never run."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .errors import CodeInFileError, UnreadableFileError
+from .tensors import Checkpoint, TensorInfo
+
+# Where training scripts put the weights inside of what they save; tried in this order.
+CONTAINERS = ("state_dict", "model", "adapter", "module", "controlnet", "params", "net", "weights")
+MAX_NESTING = 4
+
+EXPECTED = "a file of tensors was expected"
+AGAIN = "download it again, best as .safetensors"
+
+
+def open_torch(path: Path) -> Checkpoint:
+    """Read a pickled checkpoint with `weights_only`, mapped into memory where it is of the zip kind.
+
+    Raises CodeInFileError for a pickle that names anything but tensors, UnreadableFileError for a damaged one.
+    """
+    weights = _unwrap(path, _load(path))
+    tensors = {name: TensorInfo(name, tuple(tensor.shape), tensor.dtype) for name, tensor in weights.items()}
+    # A view with zero strides can claim any size; nothing may be allocated for what the file does not hold.
+    for name, tensor in weights.items():
+        if tensors[name].nbytes > tensor.untyped_storage().nbytes():
+            raise _broken(path, f"claims more numbers for the tensor '{name}' than it holds")
+
+    def fetch(names: Iterable[str]) -> dict[str, Tensor]:
+        return {name: weights[name] for name in names}
+
+    return Checkpoint(path, tensors, {}, fetch)
+
+
+def looks_like_torch(start: bytes) -> bool:
+    """Whether the file begins like a zip archive or like a pickle."""
+    return start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05")
+
+
+def _broken(path: Path, found: str) -> UnreadableFileError:
+    return UnreadableFileError(path, found=found, expected=EXPECTED, remedy=AGAIN)
+
+
+def _load(path: Path) -> object:
+    try:
+        mapped = _is_plain_zip(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        raise _refused_pickle(path, error) from None
+    except UnreadableFileError:
+        raise
+    except Exception as error:  # whatever a damaged pickle makes of the unpickler
+        raise _broken(path, "is damaged or cut off") from error
+
+
+def _is_plain_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return False
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            raise _broken(path, "is a compressed archive")
+    return True
+
+
+def _refused_pickle(path: Path, error: pickle.UnpicklingError) -> CodeInFileError | UnreadableFileError:
+    named = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if named is None and "Unsupported operand" in str(error):
+        return _broken(path, "is damaged or cut off")
+    asks = f"asks to run code ('{named[1]}')" if named else "holds objects that are no tensors"
+    return CodeInFileError(
+        path,
+        found=f"{asks} when it is opened, and was not opened",
+        expected=EXPECTED,
+        remedy="get a .safetensors version of it, and trust its source before you open it anywhere else",
+    )
+
+
+def _unwrap(path: Path, content: object) -> dict[str, Tensor]:
+    for _ in range(MAX_NESTING):
+        if not isinstance(content, dict):
+            break
+        weights = {name: value for name, value in content.items() if isinstance(name, str) and _is_weight(value)}
+        inner = next((content[name] for name in CONTAINERS if isinstance(content.get(name), dict)), None)
+        if inner is None and len(content) == 1:
+            inner = next(iter(content.values()))
+        if inner is None or (weights and not isinstance(content.get("state_dict"), dict)):
+            if not weights:
+                break
+            return weights
+        content = inner
+    raise _broken(path, "holds no named tensors")
+
+
+def _is_weight(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"

@@ -1,0 +1,127 @@
+"""Menu section "load": control files of the host's `controlnet` folders -> CONTROL_NET."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import folder_paths
+import torch
+from comfy_api.latest import io, ui
+
+from ..checkpoints import connected_base, open_control
+from ..checkpoints.cache import FileStamp, WeakCache, file_stamp
+from ..control import Control, EncoderNetwork
+
+POOLING = ("auto", "on", "off")
+# Shuffle models were trained with it, and nothing in their weights says so; a name decides nothing, but it is worth a word.
+POOLED_BY_NAME = "shuffle"
+
+
+class Facts(NamedTuple):
+    """What is kept of a loaded file beside its network."""
+
+    base: str
+    description: str
+    manual_cast_dtype: torch.dtype | None
+
+
+# Holds nothing by itself: a network lives as long as a control that uses it.
+NETWORKS: WeakCache[Any, Facts] = WeakCache()
+
+
+class ControlComposerLoad(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ControlComposerLoad",
+            display_name="Load ControlNet (Control Composer)",
+            category="Control Composer/load",
+            description="Loads a ControlNet file of any Stable Diffusion base and shows what it is. A file that is something else is "
+            "refused with its name and the way out.",
+            search_aliases=["controlnet", "control net", "controlnet loader", "load controlnet model"],
+            inputs=[
+                io.Combo.Input(
+                    "control_net_name",
+                    options=folder_paths.get_filename_list("controlnet"),
+                    tooltip="A file in one of the controlnet folders: .safetensors, .pth, .pt, .ckpt or .bin.",
+                ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The model that the control will steer. Optional: with it, a control made for another base is refused right "
+                    "here, and networks of unusual width learn their number of attention heads from it.",
+                ),
+                io.Combo.Input(
+                    "pooling",
+                    options=list(POOLING),
+                    default="auto",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Global average pooling, with which the shuffle models were trained: every residual becomes its average over "
+                    "the picture. auto: as the file's metadata say, else off.",
+                ),
+            ],
+            outputs=[
+                io.ControlNet.Output(
+                    "control_net", display_name="control_net", tooltip="For Apply Control, ours or the stock one."
+                ),
+                io.String.Output(
+                    "description",
+                    display_name="description",
+                    tooltip="Family, base, hint channels, number of parameters and dtype, as the node shows them.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, control_net_name: str, **_: Any) -> FileStamp | str:
+        path = folder_paths.get_full_path("controlnet", control_net_name)
+        return control_net_name if path is None else file_stamp(Path(path))
+
+    @classmethod
+    def execute(cls, control_net_name: str, model: Any = None, pooling: str = "auto") -> io.NodeOutput:
+        path = Path(folder_paths.get_full_path_or_raise("controlnet", control_net_name))
+        network, description = load_network(path, model, pooling)
+        return io.NodeOutput(Control.unbound(network), description, ui=ui.PreviewText(description))
+
+
+def load_network(path: Path, model: Any, pooling: str) -> tuple[EncoderNetwork, str]:
+    """The network of a file and its description; a file that is in use already is not loaded twice.
+
+    Raises CheckpointError.
+    """
+    opened = open_control(path, None if model is None else connected_base(model))
+    match = opened.match
+
+    def load() -> tuple[Any, Facts]:
+        loaded = opened.load()
+        built = loaded.built
+        network = EncoderNetwork.from_module(
+            built.module,
+            name=path.name,
+            base=match.base,
+            load_device=built.load_device,
+            offload_device=built.offload_device,
+            manual_cast_dtype=built.manual_cast_dtype,
+        )
+        return network.patcher, Facts(match.base, loaded.describe(), built.manual_cast_dtype)
+
+    patcher, facts = NETWORKS.get((file_stamp(path), match.heads.count, match.heads.width), load)
+    pooled, reason = resolve_pooling(pooling, match.pooling, path.name)
+    network = EncoderNetwork(patcher.model, patcher, path.name, facts.base, pooled, facts.manual_cast_dtype)
+    return network, f"{facts.description}\npooling: {reason}"
+
+
+def resolve_pooling(choice: str, metadata: bool | None, name: str) -> tuple[bool, str]:
+    """Whether to pool, and the words that say so and why."""
+    if choice != "auto":
+        return choice == "on", choice
+    if metadata is not None:
+        return metadata, f"{'on' if metadata else 'off'}, by the file's metadata"
+    if POOLED_BY_NAME in name.lower():
+        return False, "off; the name suggests a shuffle model, which wants pooling on"
+    return False, "off"
+
+
+NODES: list[type[io.ComfyNode]] = [ControlComposerLoad]
