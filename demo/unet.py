@@ -1,0 +1,113 @@
+"""The demo world's UNet and ControlNets: Stable Diffusion's topology, 64 channels wide, in the host's classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .words import WIDTH as CONTEXT_WIDTH
+
+CHANNELS = 64
+HEAD_WIDTH = 64
+METADATA = {"num_head_channels": str(HEAD_WIDTH)}  # shapes cannot tell it
+
+# 12 encoder blocks, middle, 12 decoder blocks on 4 levels (16, 8, 4 and 2 cells for a picture of 128); attention on 8 and in the middle.
+CONFIG: dict[str, Any] = {
+    "image_size": 16,
+    "in_channels": 4,
+    "model_channels": CHANNELS,
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 1, 1, 1],
+    "transformer_depth": [0, 0, 1, 1, 0, 0, 0, 0],
+    "transformer_depth_middle": 1,
+    "num_heads": -1,
+    "num_head_channels": HEAD_WIDTH,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": False,
+    "context_dim": CONTEXT_WIDTH,
+    "adm_in_channels": None,
+    "legacy": False,
+}
+UNET_CONFIG = {
+    **CONFIG,
+    "out_channels": 4,
+    "transformer_depth_output": [0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0],
+    "use_temporal_attention": False,
+}
+
+
+class TrainingOperations:
+    """Stands in for `comfy.ops` where weights must be initialised and trained: plain torch layers."""
+
+    Linear = nn.Linear
+    Conv2d = nn.Conv2d
+    GroupNorm = nn.GroupNorm
+    LayerNorm = nn.LayerNorm
+
+    @staticmethod
+    def conv_nd(dims: int, *arguments: Any, **options: Any) -> nn.Module:
+        assert dims == 2
+        return nn.Conv2d(*arguments, **options)
+
+
+def trainable_unet() -> nn.Module:
+    """A fresh UNet; its last convolution starts at zero, as in Stable Diffusion."""
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    unet: nn.Module = UNetModel(**UNET_CONFIG, dtype=torch.float32, operations=TrainingOperations)
+    for parameter in unet.out[-1].parameters():  # type: ignore[index, union-attr]
+        nn.init.zeros_(parameter)
+    return unet
+
+
+def trainable_copy(unet: nn.Module) -> nn.Module:
+    """A ControlNet: the UNet's encoder and middle copied, a fresh hint network E, zero convolutions (arXiv 2302.05543, 3.2)."""
+    from comfy.cldm.cldm import ControlNet
+
+    control: nn.Module = ControlNet(**CONFIG, hint_channels=3, dtype=torch.float32, operations=TrainingOperations)
+    own = control.state_dict()
+    control.load_state_dict({key: unet.state_dict().get(key, value) for key, value in own.items()})
+    hint_layers = [layer for layer in control.input_hint_block if isinstance(layer, nn.Conv2d)]  # type: ignore[union-attr]
+    for layer in hint_layers[:-1]:
+        nn.init.kaiming_normal_(layer.weight)
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    zero_convolutions = [hint_layers[-1], *control.zero_convs, control.middle_block_out]  # type: ignore[misc]
+    for module in zero_convolutions:
+        for parameter in module.parameters():
+            nn.init.zeros_(parameter)
+    return control
+
+
+def host_model(state_dict: dict[str, Tensor]) -> Any:
+    """The UNet as the host's MODEL: a ModelPatcher that the stock KSampler runs (v-prediction)."""
+    import comfy.latent_formats
+    import comfy.model_base
+    import comfy.model_management
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    class DemoLatents(comfy.latent_formats.LatentFormat):  # type: ignore[misc]
+        scale_factor = 1.0
+
+    class DemoConfig(comfy.supported_models.SD15):  # type: ignore[misc]
+        unet_config = UNET_CONFIG
+        unet_extra_config = {"num_heads": -1, "num_head_channels": HEAD_WIDTH}
+        latent_format = DemoLatents
+
+        def model_type(self, state_dict: dict[str, Tensor], prefix: str = "") -> Any:
+            return comfy.model_base.ModelType.V_PREDICTION
+
+    load_device = comfy.model_management.get_torch_device()
+    offload_device = comfy.model_management.unet_offload_device()
+    dtype = comfy.model_management.unet_dtype(
+        device=load_device,
+        model_params=sum(tensor.numel() for tensor in state_dict.values()),
+        supported_dtypes=DemoConfig.supported_inference_dtypes,
+    )
+    config = DemoConfig(UNET_CONFIG)
+    config.set_inference_dtype(dtype, comfy.model_management.unet_manual_cast(dtype, load_device))
+    model = config.get_model(state_dict, "", device=offload_device)
+    model.diffusion_model.load_state_dict(state_dict)
+    return comfy.model_patcher.CoreModelPatcher(model, load_device=load_device, offload_device=offload_device)

@@ -1,0 +1,1 @@
+"""Does a picture obey its condition?"""
