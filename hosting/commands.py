@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .existing import check_tools, existing_host
-from .place import HOME, MODULE, ROOT, Host, lay_out, run_python, say
+from .place import HOME, MODULE, ROOT, Host, HostError, lay_out, own_host, run_python, say
 from .prepare import COMFYUI_VERSION, prepare
 from .serving import check_port, free_port, server
 
@@ -26,8 +26,16 @@ COMMANDS = {
 
 def main(argv: Sequence[str]) -> int:
     options, rest = parse(argv)
-    HOME.mkdir(exist_ok=True)
-    host = existing_host(options.comfyui) if options.comfyui else prepare()
+    try:
+        HOME.mkdir(exist_ok=True)
+    except OSError as problem:
+        raise HostError(
+            f"The folder {HOME} cannot be made ({problem.strerror}), but everything that host.py makes goes there: "
+            "put this folder where you may write."
+        ) from None
+    # Programs in the host are told its COMFYUI_PATH; host.py called from one of them means the same host.
+    foreign = options.comfyui and Path(options.comfyui).resolve() != own_host(HOME).comfyui.resolve()
+    host = existing_host(options.comfyui) if foreign else prepare()
     lay_out()
     if not host.ours:
         check_tools(host, options.command)

