@@ -1,0 +1,59 @@
+"""The preprocessor nodes in the host: its progress bar, its interruption, its choice of where pictures live."""
+
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("comfy")
+
+import comfy.model_management
+import comfy.utils
+
+from control_composer.nodes.preprocess import FRAMES_PER_CHUNK, NODES, ControlComposerCanny
+from control_composer.preprocessors import PREPROCESSORS, canny
+
+
+def frames(count: int) -> torch.Tensor:
+    return torch.rand((count, 20, 28, 3), generator=torch.Generator().manual_seed(0))
+
+
+def test_every_preprocessor_has_its_node_and_its_parameters() -> None:
+    nodes = {node.define_schema().node_id: node for node in NODES}
+    assert set(nodes) == {f"ControlComposer{preprocessor.id}" for preprocessor in PREPROCESSORS}
+    for preprocessor in PREPROCESSORS:
+        inputs = {entry.id: entry for entry in nodes[f"ControlComposer{preprocessor.id}"].define_schema().inputs}
+        assert set(inputs) == {"image", "resolution", *(parameter.id for parameter in preprocessor.parameters)}
+        for parameter in preprocessor.parameters:
+            shown = inputs[parameter.id]
+            assert (shown.default, shown.min, shown.max) == (parameter.default, parameter.minimum, parameter.maximum)
+
+
+def test_canny_of_a_long_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, *_, **__: told.append((value, total)))
+    image = frames(2 * FRAMES_PER_CHUNK + 1)
+    (hint,) = ControlComposerCanny.execute(image, low=100, high=200, resolution=32).result
+    assert torch.equal(hint, canny(image, resolution=32))
+    assert told[0] == (0, len(image))
+    assert told[-1] == (len(image), len(image))
+
+
+def test_an_interruption_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def interrupt_after_the_first_chunk(value: int, *_: Any, **__: Any) -> None:
+        seen.append(value)
+        comfy.model_management.interrupt_current_processing(len(seen) == 1)
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", interrupt_after_the_first_chunk)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        ControlComposerCanny.execute(frames(5 * FRAMES_PER_CHUNK), low=100, high=200, resolution=0)
+    assert seen == [0]
+
+
+def test_pictures_are_where_and_what_the_host_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comfy.model_management, "intermediate_dtype", lambda: torch.float16)
+    (hint,) = ControlComposerCanny.execute(frames(1), low=100, high=200, resolution=0).result
+    assert hint.dtype == torch.float16
+    assert torch.equal(hint.float(), canny(frames(1)))
