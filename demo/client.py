@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -62,7 +62,7 @@ class Client:
                 raise ServerError(refusal(await response.json(), prompt))
 
     async def _follow(
-        self, socket: aiohttp.ClientWebSocketResponse, prompt: Prompt, prompt_id: str, on_progress: Progress
+        self, socket: AsyncIterable[aiohttp.WSMessage], prompt: Prompt, prompt_id: str, on_progress: Progress
     ) -> None:
         async for message in socket:
             if message.type != aiohttp.WSMsgType.TEXT:
