@@ -1,20 +1,162 @@
-"""The control: the host's CONTROL_NET."""
+"""The control: the host's CONTROL_NET, which evaluates all its layers in one place."""
 
 from __future__ import annotations
 
-from comfy.controlnet import ControlBase
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
+import comfy.hooks
+import torch
+from comfy.controlnet import ControlBase
+from torch import Tensor
+
+from ..residuals.residuals import Residuals
+from .compatibility import check_base, unet_layout
+from .errors import ControlError
+from .evaluate import Run, Step, evaluate
+from .foreign import ForeignControl
+from .layer import Layer
+from .memory import activation_bytes
 from .network import EncoderNetwork
 
 
 class Control(ControlBase):  # type: ignore[misc]
-    """An ordered tuple of layers, evaluated in one place."""
+    """An ordered tuple of layers; a foreign control may come before it in the chain as `previous_controlnet`.
 
-    def __init__(self, network: EncoderNetwork | None = None) -> None:
+    As a Load node hands it out it has a network and no layers; `set_cond_hint`, which the stock Apply nodes call, gives it its one layer.
+    Put after another Control it takes over that one's layers, so a chain of Apply nodes becomes one control.
+    """
+
+    def __init__(self, network: EncoderNetwork | None = None, layers: Sequence[Layer] = ()) -> None:
         super().__init__()
         self.network = network
+        self.layers = tuple(layers)
+        self._run: Run | None = None
 
     @classmethod
     def unbound(cls, network: EncoderNetwork) -> Control:
         """A control that has a network and waits for its hint: what a Load node hands out."""
         return cls(network)
+
+    # -- in the graph ------------------------------------------------------------------------------------------------------------------
+
+    def copy(self) -> Control:
+        """The same network and layers, without a predecessor and without anything of a run."""
+        twin = Control(self.network, self.layers)
+        self.copy_to(twin)
+        return twin
+
+    def set_cond_hint(
+        self,
+        cond_hint: Tensor,
+        strength: float = 1.0,
+        timestep_percent_range: tuple[float, float] = (0.0, 1.0),
+        vae: Any = None,
+        extra_concat: Sequence[Tensor] = (),
+    ) -> Control:
+        """Makes one layer of the network and `cond_hint` (N, C, H, W): the stock Apply nodes' way."""
+        if self.network is None:
+            raise ControlError(
+                "This control has its layers already, but one fresh from a Load node was expected; connect the Load node to this Apply node."
+            )
+        super().set_cond_hint(cond_hint, strength, timestep_percent_range, vae, list(extra_concat))
+        self.layers = (Layer(self.network, cond_hint, strength, *timestep_percent_range),)
+        return self
+
+    def set_previous_controlnet(self, controlnet: ControlBase | None) -> Control:
+        """Puts `controlnet` before this control; the layers of another Control are taken over instead."""
+        if isinstance(controlnet, Control):
+            self.layers = controlnet.layers + self.layers
+            self.extra_hooks = comfy.hooks.HookGroup.combine_all_hooks([controlnet.extra_hooks, self.extra_hooks])
+            controlnet = controlnet.previous_controlnet
+        self.previous_controlnet = controlnet
+        self._run = None
+        return self
+
+    # -- around a run ------------------------------------------------------------------------------------------------------------------
+
+    def networks(self) -> Iterator[EncoderNetwork]:
+        """Each network of the layers once."""
+        seen: set[int] = set()
+        for layer in self.layers:
+            if isinstance(layer.source, EncoderNetwork) and layer.source.key not in seen:
+                seen.add(layer.source.key)
+                yield layer.source
+
+    def foreign(self) -> Iterator[Any]:
+        """The host's controls that are layers of this one."""
+        for layer in self.layers:
+            if isinstance(layer.source, ForeignControl):
+                yield layer.source.control
+
+    def get_models(self) -> list[Any]:
+        models: list[Any] = super().get_models()
+        for control in self.foreign():
+            models += control.get_models()
+        models += [network.patcher for network in self.networks()]
+        return list(dict.fromkeys(models))
+
+    def inference_memory_requirements(self, dtype: torch.dtype) -> float:
+        """Bytes beside the weights: of the chain before, of foreign layers, and of what this control keeps while the UNet runs."""
+        memory: float = super().inference_memory_requirements(dtype)
+        memory += sum(control.inference_memory_requirements(dtype) for control in self.foreign())
+        return memory + activation_bytes(
+            (layer.source, layer.hint_bchw) for layer in self.layers if isinstance(layer.source, EncoderNetwork)
+        )
+
+    def pre_run(self, model: Any, percent_to_timestep_function: Callable[[float], Any]) -> None:
+        """Refuses networks of another base and starts afresh: after an interrupted run the host calls no `cleanup`."""
+        super().pre_run(model, percent_to_timestep_function)
+        for network in self.networks():
+            check_base(network, model)
+        for control in self.foreign():
+            control.pre_run(model, percent_to_timestep_function)
+        ranges = tuple(
+            (percent_to_timestep_function(layer.start_percent), percent_to_timestep_function(layer.end_percent))
+            for layer in self.layers
+        )
+        self._run = Run(model.model_sampling, unet_layout(model), ranges)
+
+    def cleanup(self) -> None:
+        super().cleanup()
+        for control in self.foreign():
+            control.cleanup()
+        self._run = None
+
+    def deepclone_multigpu(self, load_device: torch.device, autoregister: bool = False) -> Control:
+        """A copy whose networks live on another device."""
+        clones = {network.key: network.clone_to(load_device) for network in self.networks()}
+
+        def moved(layer: Layer) -> Layer:
+            if isinstance(layer.source, ForeignControl):
+                return replace(layer, source=layer.source.clone_to(load_device))
+            return replace(layer, source=replace(clones[layer.source.key], pooling=layer.source.pooling))
+
+        twin = self.copy()
+        twin.network = None
+        twin.layers = tuple(moved(layer) for layer in self.layers)
+        if autoregister:
+            self.multigpu_clones[load_device] = twin
+        return twin
+
+    # -- while sampling ----------------------------------------------------------------------------------------------------------------
+
+    def get_control(
+        self, x_noisy: Tensor, t: Tensor, cond: dict[str, Any], batched_number: int, transformer_options: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """The host's dict of residual lists for one batch, or None where nothing acts. Fresh lists at each call."""
+        previous: dict[str, Any] | None = None
+        if self.previous_controlnet is not None:
+            previous = self.previous_controlnet.get_control(x_noisy, t, cond, batched_number, transformer_options)
+        if self._run is None:
+            raise ControlError(
+                "A control was asked for residuals outside a sampling run, but the host prepares controls before it samples; "
+                "sample with a KSampler or another node that uses the host's sampler."
+            )
+        step = Step(x_noisy, t, cond, batched_number, transformer_options, self._run)
+        before = None if previous is None else Residuals.from_host(previous)
+        total = evaluate(self.layers, step, before)
+        if total is None or total is before:
+            return previous
+        return {**(previous or {}), **total.to_host()}

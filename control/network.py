@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import comfy.cldm.cldm
+import comfy.controlnet
 import comfy.model_management
 import comfy.model_patcher
 import torch
@@ -17,6 +19,9 @@ from torch import Tensor
 from ..residuals.blocks import Block, Layout
 from ..residuals.residuals import Residuals
 from .errors import ControlError
+
+HINT_PIXELS_PER_CELL = 8
+"""Pixels of the hint per latent cell: the hint network has three convolutions of stride 2."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +66,42 @@ class EncoderNetwork:
             offload_device=offload_device or comfy.model_management.unet_offload_device(),
         )
         return cls(module, patcher, name, base, pooling, manual_cast_dtype)
+
+    @classmethod
+    def from_stock(cls, control: Any) -> EncoderNetwork | None:
+        """The network inside a stock `comfy.controlnet.ControlNet`, sharing its patcher; None if it is more than a plain encoder.
+
+        Union networks, Control-LoRAs, transformers and controls that read latents stay with the host's own arithmetic.
+        """
+        module = getattr(control, "control_model", None)
+        plain = (
+            type(control) is comfy.controlnet.ControlNet
+            and type(module) is comfy.cldm.cldm.ControlNet
+            and module.control_add_embedding is None
+            and control.latent_format is None
+            and not control.concat_mask
+            and not control.extra_args
+            and control.compression_ratio == HINT_PIXELS_PER_CELL
+            and control.strength_type is comfy.controlnet.StrengthType.CONSTANT
+        )
+        if not plain:
+            return None
+        return cls(
+            module,
+            control.control_model_wrapped,
+            name="the connected control_net",
+            base=base_of(context_dim_of(module), adm_channels_of(module)),
+            pooling=control.global_average_pooling,
+            manual_cast_dtype=control.manual_cast_dtype,
+        )
+
+    def clone_to(self, device: torch.device) -> EncoderNetwork:
+        """A deep copy whose weights live on another device, for the host's multi-GPU work units."""
+        module = copy.deepcopy(self.module)
+        patcher = comfy.model_patcher.ModelPatcher(
+            module, load_device=device, offload_device=comfy.model_management.unet_offload_device()
+        )
+        return replace(self, module=module, patcher=patcher)
 
     @property
     def key(self) -> int:
@@ -168,3 +209,10 @@ def adm_channels_of(module: Any) -> int | None:
     if getattr(module, "num_classes", None) != "sequential":
         return None
     return int(module.label_emb[0][0].in_features)
+
+
+def base_of(context_dim: int | None, adm_channels: int | None) -> str:
+    """Name of the base that has text features of this width, as far as the width tells."""
+    if adm_channels is not None:
+        return "SDXL"
+    return {768: "SD1", 1024: "SD2"}.get(context_dim or 0, "Stable Diffusion")

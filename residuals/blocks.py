@@ -67,3 +67,8 @@ class Layout:
 def halve(size: int, times: int) -> int:
     """Length after `times` convolutions of kernel 3, stride 2, padding 1: each rounds half of it up."""
     return -(-size // 2**times)
+
+
+def level_between(size: int, smaller: int) -> int:
+    """How often `size` was halved to become `smaller`, to the nearest whole number."""
+    return max(0, round(math.log2(size / smaller)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from .blocks import Block, Place
+from .blocks import Block, Layout, Place, halve, level_between
 
 PLACES: tuple[Place, ...] = ("input", "output", "middle")
 
@@ -46,3 +47,99 @@ class Residuals:
         for place in PLACES:
             for index, residual in enumerate(getattr(self, place)):
                 yield place, index, residual
+
+    def map(self, change: Callable[[Tensor, Place, int], Tensor]) -> Residuals:
+        """`change` applied to every tensor."""
+        changed: dict[Place, tuple[Tensor | None, ...]] = {
+            place: tuple(
+                None if residual is None else change(residual, place, index) for index, residual in enumerate(getattr(self, place))
+            )
+            for place in PLACES
+        }
+        return Residuals(**changed)
+
+    def scaled(self, factors: Sequence[float]) -> Residuals:
+        """Each residual times its factor; `factors` in the order of `items`."""
+        places = {(place, index): factor for (place, index, _), factor in zip(self.items(), factors, strict=True)}
+        return self.map(lambda residual, place, index: residual * places[place, index])
+
+    def blocks(self, layout: Layout | None, height: int, width: int) -> tuple[Block, ...]:
+        """The block of each residual for a latent of `height` × `width`, in the order of `items`.
+
+        The UNet takes from the end of its lists: encoder block k gets the k-th last of "input", decoder block k, which holds the skip of encoder
+        block n-1-k, the k-th last of "output". Without a `layout` (a model that is no UNet) the block is read from the residual itself; one
+        without height and width, as transformers have, is on level 0.
+        """
+        return tuple(self._block(place, index, residual, layout, height, width) for place, index, residual in self.items())
+
+    def _block(
+        self, place: Place, index: int, residual: Tensor | None, layout: Layout | None, height: int, width: int
+    ) -> Block:
+        if layout is not None:
+            last = len(layout.encoder) - 1
+            encoder = {"input": len(self.input) - 1 - index, "output": last - (len(self.output) - 1 - index)}
+            if place == "middle":
+                level, channels = layout.middle
+            elif 0 <= encoder[place] <= last:
+                level, channels = layout.encoder[encoder[place]]
+            else:
+                raise ResidualShapeError(
+                    f"the control has {len(getattr(self, place))} {place} residuals, but the model has {last + 1} encoder blocks; "
+                    "use a control that was made for this model."
+                )
+            return Block(place, index, level, channels, halve(height, level), halve(width, level))
+        if residual is None or residual.ndim != 4:
+            return Block(place, index, 0, 0 if residual is None else residual.shape[-1], height, width)
+        rows, columns = residual.shape[-2:]
+        return Block(place, index, level_between(height, rows), residual.shape[1], rows, columns)
+
+    def check(self, blocks: Sequence[Block], rows: int, source: str) -> None:
+        """Raises ResidualShapeError unless every residual is (rows or 1, channels, height, width) of its block.
+
+        The host's UNet would only log the mismatch and go on without the control. `source` names the control in the message.
+        """
+        for (_, _, residual), block in zip(self.items(), blocks, strict=True):
+            expected = (block.channels, block.height, block.width)
+            if residual is None or (tuple(residual.shape[1:]) == expected and residual.shape[0] in (1, rows)):
+                continue
+            raise ResidualShapeError(
+                f"{source} gave {block.name} a residual of {' × '.join(map(str, residual.shape))}, but that block of the model takes "
+                f"{' × '.join(map(str, (rows, *expected)))} (pictures, channels, height, width); use a control that was made for this model, "
+                "or remove the node that changes the sizes inside the model."
+            )
+
+
+class Accumulator:
+    """The sum of many controls, one tensor per block. Adds out of place: what it was given stays as it is."""
+
+    def __init__(self, start: Residuals | None = None) -> None:
+        self._sums: dict[Place, list[Tensor | None]] = (start or Residuals()).to_host()  # type: ignore[assignment]
+
+    def add(self, place: Place, index: int, residual: Tensor | None) -> None:
+        """Adds one residual to the block at `index` of the host's list `place`."""
+        sums = self._sums[place]
+        sums.extend([None] * (index + 1 - len(sums)))
+        if residual is None:
+            return
+        before = sums[index]
+        if before is None:
+            sums[index] = residual
+            return
+        if before.shape[1:] != residual.shape[1:]:
+            raise ResidualShapeError(
+                f"two controls gave {place} {index} residuals of {' × '.join(map(str, before.shape))} and "
+                f"{' × '.join(map(str, residual.shape))}, but residuals for one block must have one shape; "
+                "use controls that were made for the same model."
+            )
+        sums[index] = before + residual
+
+    def total(self) -> Residuals:
+        return Residuals(**{place: tuple(sums) for place, sums in self._sums.items()})
+
+
+def spread(residual: Tensor, rows: Sequence[int], count: int) -> Tensor:
+    """Puts the rows of `residual` at the places `rows` of a batch of `count`; the other rows are zero."""
+    if len(rows) == count:
+        return residual
+    full = residual.new_zeros((count, *residual.shape[1:]))
+    return full.index_copy_(0, torch.tensor(rows, device=residual.device), residual)

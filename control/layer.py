@@ -1,0 +1,90 @@
+"""Layers: one condition with its settings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..residuals.weights import BlockWeights, Flat
+from .errors import ControlError
+from .foreign import ForeignControl
+from .network import HINT_PIXELS_PER_CELL, EncoderNetwork
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A network, a hint and how they act: everything a control needs to know of one condition.
+
+    `hint_bchw` is (N, channels, H, W) in 0..1 at the picture's own size; it has no meaning for a foreign control, which holds its own.
+    `uncond_strength` multiplies the rows of the unconditional branch: 1 treats both alike, 0 is conditional only.
+    Raises ControlError for settings that cannot be meant.
+    """
+
+    source: EncoderNetwork | ForeignControl
+    hint_bchw: Tensor
+    strength: float = 1.0
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    uncond_strength: float = 1.0
+    weights: BlockWeights = field(default_factory=Flat)
+
+    def __post_init__(self) -> None:
+        for name, value in (("strength", self.strength), ("uncond_strength", self.uncond_strength)):
+            if not math.isfinite(value):
+                raise ControlError(
+                    f"{name} of {self.source.name} is {value}, but a finite number was expected; type one, for example 1.0."
+                )
+        if not 0.0 <= self.start_percent <= self.end_percent <= 1.0:
+            raise ControlError(
+                f"start_percent {self.start_percent} and end_percent {self.end_percent} of {self.source.name} are no range: "
+                "0 ≤ start ≤ end ≤ 1 was expected; exchange or correct the two numbers."
+            )
+        if isinstance(self.source, EncoderNetwork):
+            check_hint(self.hint_bchw, self.source.hint_channels, self.source.name)
+
+    @property
+    def gain(self) -> float:
+        """The factor still to be applied: a foreign control has its strength inside."""
+        return 1.0 if isinstance(self.source, ForeignControl) else self.strength
+
+
+def hint_from_image(image: object) -> Tensor:
+    """The host's IMAGE (N, H, W, channels) as (N, channels, H, W). Raises ControlError for anything else."""
+    if not isinstance(image, Tensor) or image.ndim != 4:
+        found = f"a tensor of shape {tuple(image.shape)}" if isinstance(image, Tensor) else f"{type(image).__name__}"
+        raise ControlError(
+            f"image of Apply Control is {found}, but a batch of pictures (pictures, height, width, channels) was expected; "
+            "connect an IMAGE output."
+        )
+    if 0 in image.shape:
+        raise ControlError(
+            f"image of Apply Control is empty ({' × '.join(map(str, image.shape))}), but at least one picture was expected; "
+            "check the node that makes it."
+        )
+    return image.movedim(-1, 1)
+
+
+def check_hint(hint_bchw: Tensor, channels: int, source: str) -> None:
+    """Raises ControlError for a hint that the network `source` with `channels` hint channels cannot read."""
+    found, height, width = hint_bchw.shape[1:]
+    if found != channels:
+        advice = {
+            4: "remove the alpha channel, for example with Split Image with Alpha",
+            1: "turn it into a colour picture, for example with Convert Mask to Image",
+        }.get(found, "connect the hint that this control was trained for")
+        raise ControlError(
+            f"image of Apply Control has {found} channel{'' if found == 1 else 's'}, but {source} reads hints of {channels}; {advice}."
+        )
+    if min(height, width) < HINT_PIXELS_PER_CELL:
+        raise ControlError(
+            f"image of Apply Control is {width}×{height} pixels, but a hint needs at least {HINT_PIXELS_PER_CELL}×{HINT_PIXELS_PER_CELL}, "
+            "one latent cell; connect the hint at the size of the picture."
+        )
+    if not torch.isfinite(hint_bchw).all():
+        raise ControlError(
+            f"image of Apply Control has pixels that are NaN or infinite, but numbers from 0 to 1 were expected by {source}; "
+            "check the node that makes the picture."
+        )

@@ -1,0 +1,34 @@
+"""What a control needs of the device's memory beside its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import comfy.model_management
+from torch import Tensor
+
+from .hint import PICTURES_PER_PASS
+from .network import HINT_PIXELS_PER_CELL, EncoderNetwork
+
+BRANCHES = 2
+"""The host evaluates the conditional and the unconditional branch in one batch where memory allows."""
+HINT_CHANNELS_ALIVE = 32
+"""Widest moment of the hint network at full size: 16 channels in and 16 out."""
+
+
+def activation_bytes(conditions: Iterable[tuple[EncoderNetwork, Tensor]]) -> float:
+    """Bytes for the residuals, embeddings and hint activations of some networks with their hints (N, C, H, W).
+
+    The host asks before it tells the latent's size, so the hint's own size stands for it. The layers inside the networks need no room of their own:
+    they run before the UNet, whose estimate covers the same layers.
+    """
+    residuals = embeddings = hint = 0.0
+    for network, hint_bchw in conditions:
+        pictures, _, height, width = hint_bchw.shape
+        size = comfy.model_management.dtype_size(network.dtype)
+        blocks = network.blocks(-(-height // HINT_PIXELS_PER_CELL), -(-width // HINT_PIXELS_PER_CELL))
+        one_set = sum(block.channels * block.height * block.width for block in blocks) * pictures * BRANCHES * size
+        residuals = max(residuals, 2 * one_set)  # the sum so far and the set being added
+        embeddings += network.model_channels * blocks[0].height * blocks[0].width * pictures * size
+        hint = max(hint, HINT_CHANNELS_ALIVE * height * width * min(pictures, PICTURES_PER_PASS) * size)
+    return residuals + embeddings + hint

@@ -1,0 +1,144 @@
+"""Narrow random Stable Diffusion models and ControlNets, built through ComfyUI's own classes, for its real sampler on a CPU.
+
+Import as `control_composer.tests.narrow`, after `pytest.importorskip("comfy")`.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import comfy.cldm.cldm
+import comfy.controlnet
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.supported_models
+import torch
+from torch import Tensor
+
+COMMON = {
+    "use_checkpoint": False,
+    "image_size": 32,
+    "in_channels": 4,
+    "use_spatial_transformer": True,
+    "legacy": False,
+    "use_temporal_attention": False,
+    "use_temporal_resblock": False,
+}
+
+SD1 = COMMON | {
+    "adm_in_channels": None,
+    "model_channels": 32,
+    "num_res_blocks": [2, 2, 2, 2],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "transformer_depth_middle": 1,
+    "channel_mult": [1, 2, 4, 4],
+    "use_linear_in_transformer": False,
+    "context_dim": 24,
+    "num_heads": 4,
+}
+
+SDXL = COMMON | {
+    "num_classes": "sequential",
+    "adm_in_channels": 2816,  # the host computes this vector itself, at its real width
+    "model_channels": 32,
+    "num_res_blocks": [2, 2, 2],
+    "transformer_depth": [0, 0, 1, 1, 2, 2],
+    "transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2],
+    "transformer_depth_middle": 2,
+    "channel_mult": [1, 2, 4],
+    "use_linear_in_transformer": True,
+    "context_dim": 40,
+    "num_head_channels": 32,
+}
+
+
+class NarrowSD1(comfy.supported_models.SD15):
+    unet_config = SD1
+    unet_extra_config = {}
+
+
+class NarrowSDXL(comfy.supported_models.SDXL):
+    unet_config = SDXL
+    unet_extra_config = {}
+
+
+CONFIGS = {"sd1": NarrowSD1, "sdxl": NarrowSDXL}
+
+
+def fill(module: torch.nn.Module, seed: int) -> None:
+    """Seeded weights everywhere, zero convolutions included, that keep activations near 1."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim > 1:
+                noise = noise / parameter[0].numel() ** 0.5
+            else:
+                noise = 0.1 * noise + (1.0 if name.endswith("weight") else 0.0)
+            parameter.copy_(noise)
+
+
+def make_model(kind: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
+    """A ModelPatcher that ComfyUI's samplers accept."""
+    config = CONFIGS[kind](copy.deepcopy(CONFIGS[kind].unet_config) | {"out_channels": 4})
+    config.set_inference_dtype(dtype, None)
+    model = config.get_model({}, "")
+    fill(model.diffusion_model, seed)
+    device = comfy.model_management.get_torch_device()
+    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=torch.device("cpu"))
+
+
+def make_module(
+    kind: str,
+    seed: int = 1,
+    *,
+    hint_channels: int = 3,
+    dtype: torch.dtype = torch.float32,
+    operations: Any = comfy.ops.disable_weight_init,
+    **changes: Any,
+) -> Any:
+    """A `comfy.cldm.cldm.ControlNet` for the model of the same kind."""
+    config = copy.deepcopy(CONFIGS[kind].unet_config) | changes
+    module = comfy.cldm.cldm.ControlNet(hint_channels=hint_channels, dtype=dtype, operations=operations, **config)
+    fill(module, seed)
+    return module.eval()
+
+
+def make_stock(module: Any, **arguments: Any) -> Any:
+    """The CONTROL_NET that ComfyUI's loader makes of such a module."""
+    return comfy.controlnet.ControlNet(module, load_device=comfy.model_management.get_torch_device(), **arguments)
+
+
+def conditioning(kind: str, seed: int, tokens: int = 7) -> list[list[Any]]:
+    """Random CONDITIONING of the kind's widths."""
+    generator = torch.Generator().manual_seed(seed)
+    values: dict[str, Any] = {}
+    if kind == "sdxl":
+        values["pooled_output"] = torch.randn(1, 1280, generator=generator)
+    return [[torch.randn(1, tokens, CONFIGS[kind].unet_config["context_dim"], generator=generator), values]]
+
+
+def picture(batch: int, height: int, width: int, seed: int = 5, channels: int = 3) -> Tensor:
+    """Random IMAGE (batch, height, width, channels) in 0..1."""
+    return torch.rand(batch, height, width, channels, generator=torch.Generator().manual_seed(seed))
+
+
+def sample(model: Any, positive: Any, negative: Any, size: tuple[int, int, int], **changes: Any) -> Tensor:
+    """Latents of the host's KSampler: `size` is batch, height and width in latent cells."""
+    import nodes  # ComfyUI's
+
+    settings = {"seed": 3, "steps": 8, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0} | changes
+    batch, height, width = size
+    latent = {"samples": torch.zeros(batch, 4, height, width)}
+    with torch.inference_mode():
+        (out,) = nodes.common_ksampler(model, positive=positive, negative=negative, latent=latent, **settings)
+    samples: Tensor = out["samples"]
+    return samples
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """Largest difference relative to the largest value of `b`."""
+    return float((a - b).abs().max() / b.abs().max())
