@@ -103,7 +103,7 @@ def _conv(name: str, in_channels: int, out_channels: int, kernel: int) -> dict[s
 
 
 def _linear(name: str, in_channels: int, out_channels: int, bias: bool = True) -> dict[str, Shape]:
-    weight = {f"{name}.weight": (out_channels, in_channels)}
+    weight: dict[str, Shape] = {f"{name}.weight": (out_channels, in_channels)}
     return weight | {f"{name}.bias": (out_channels,)} if bias else weight
 
 

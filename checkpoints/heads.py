@@ -53,7 +53,7 @@ def resolve_heads(
     if not found.fits(net):
         what = f"{found.count} heads" if found.count else f"heads of {found.width} channels"
         raise _ambiguous(
-            path, f"is said (by its {found.source}) to have {what}, into which {_widths(net)} channels do not divide"
+            path, f"is said to have {what} (source: {found.source}), into which {_widths(net)} channels do not divide"
         )
     return found
 

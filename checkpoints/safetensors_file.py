@@ -100,7 +100,7 @@ def _parse(path: Path, text: bytes, size: int) -> tuple[dict[str, TensorInfo], d
 def _tensor(path: Path, name: str, entry: Any) -> TensorInfo:
     if not isinstance(entry, dict) or not _is_sizes(entry.get("shape")) or not _is_sizes(entry.get("data_offsets")):
         raise _broken(path, f"describes the tensor '{_short(name)}' without shape or place")
-    dtype = DTYPES.get(entry.get("dtype")) if isinstance(entry.get("dtype"), str) else None
+    dtype = DTYPES.get(str(entry.get("dtype")))
     if dtype is None:
         raise _broken(
             path, f"stores the tensor '{_short(name)}' as '{_short(str(entry.get('dtype')))}', which is unknown"
