@@ -46,9 +46,15 @@ def prepare() -> Host:
             f"({free / 1e9:.0f} GB are free). Deleting that folder undoes it."
         )
         check_disk(free, HOME, folder_size(HOME / "venv"))
-        remove_leftovers(HOME)
-        make_environment(host)
-        install_packages(host)
+        finished_before = remove_leftovers(HOME)
+        try:
+            make_environment(host)
+            install_packages(host)
+        except HostError:
+            # uv and pip replace nothing before they have everything: what an earlier lock made is whole, only not new.
+            if finished_before:
+                (HOME / "ready.json").write_text("{}")
+            raise
         fetch_comfyui(host)
         seconds = round(time.monotonic() - started)
         stamp = {"fingerprint": wanted, "python": sys.version.split()[0], "seconds": seconds}
@@ -109,15 +115,16 @@ def is_ready(home: Path, wanted: str) -> bool:
     )
 
 
-def remove_leftovers(home: Path) -> None:
+def remove_leftovers(home: Path) -> bool:
     """Clears what cannot be trusted: after a run cut short, the environment too, as a package in it may be half there.
 
-    The cache of downloads stays, so that what was fetched is not fetched again.
+    The cache of downloads stays, so that what was fetched is not fetched again. Returns whether the run before was finished.
     """
     complete = (home / "ready.json").exists()
     (home / "ready.json").unlink(missing_ok=True)
     for leftover in [*home.glob("unpack-*"), *home.glob("tmp*"), *([] if complete else [home / "venv"])]:
         shutil.rmtree(leftover, ignore_errors=True)
+    return complete
 
 
 def make_environment(host: Host) -> None:
@@ -156,7 +163,16 @@ def install_packages(host: Host) -> None:
         check_disk_left()
         with tempfile.TemporaryDirectory(dir=HOME) as folder:
             # Something small, to learn whether the network is to blame.
-            pip(host, "download", "--no-cache-dir", "--no-deps", "-d", folder, pinned("iniconfig"), what=LOCK.name)
+            pip(
+                host,
+                "download",
+                "--no-cache-dir",
+                "--no-deps",
+                "-d",
+                folder,
+                pinned("iniconfig"),
+                what="the packages in requirements/host.txt",
+            )
         say("uv did not succeed; trying with pip, which takes a few minutes.")
         command = [*isolated(host), "pip", "install", "--no-deps", "-r", str(LOCK)]
         if subprocess.run(command, cwd=HOME).returncode:

@@ -69,14 +69,14 @@ def test_a_ready_host_needs_no_program_and_no_network(home, monkeypatch):
 def test_after_a_run_cut_short_the_environment_is_made_anew_and_the_downloads_are_kept(tmp_path):
     for name in ("venv/lib", "cache/wheels", "unpack-x1", "tmpab"):
         (tmp_path / name).mkdir(parents=True)
-    prepare.remove_leftovers(tmp_path)
+    assert not prepare.remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache"]
 
 
 def test_a_finished_environment_is_brought_up_to_date_in_place(tmp_path):
     (tmp_path / "venv").mkdir()
     (tmp_path / "ready.json").write_text("{}")
-    prepare.remove_leftovers(tmp_path)
+    assert prepare.remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["venv"]
 
 
@@ -98,6 +98,21 @@ def test_the_stamp_is_written_last(home, monkeypatch):
     monkeypatch.setattr(prepare, "fetch_comfyui", lambda host: make_ready(home, "half"))
     prepare.prepare()
     assert prepare.is_ready(home, prepare.fingerprint(prepare.LOCK.read_bytes()))
+
+
+def test_a_renewal_without_network_keeps_the_finished_environment(home, monkeypatch):
+    make_ready(home, {"fingerprint": "of an older lock"})
+    monkeypatch.setattr(prepare, "DISK_GB", 0.0)
+    monkeypatch.setattr(prepare, "make_environment", lambda host: None)
+
+    def no_network(host):
+        raise HostError("no network")
+
+    monkeypatch.setattr(prepare, "install_packages", no_network)
+    with pytest.raises(HostError, match="no network"):
+        prepare.prepare()
+    assert prepare.remove_leftovers(home)
+    assert place.own_host(home).python.exists()
 
 
 def test_a_second_preparation_waits_for_the_first(tmp_path, capsys):
