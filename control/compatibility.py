@@ -43,7 +43,11 @@ def check_base(network: EncoderNetwork, model: Any) -> None:
 
 def describe(layout: Layout, context_dim: int | None, adm_channels: int | None) -> str:
     """The numbers by which bases differ, in words."""
-    words = [f"{layout.connections} connections", f"context {context_dim}", f"{layout.encoder[0][1]} to {layout.middle[1]} channels"]
+    words = [
+        f"{layout.connections} connections",
+        f"context {context_dim}",
+        f"{layout.encoder[0][1]} to {layout.middle[1]} channels",
+    ]
     if adm_channels is not None:
         words.append(f"pooled vector {adm_channels}")
     return ", ".join(words)

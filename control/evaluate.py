@@ -74,9 +74,7 @@ class Step:
 
     def row_factors(self, layer: Layer) -> tuple[float, ...]:
         """The layer's factor for each row of the batch."""
-        return tuple(
-            1.0 if kind == 0 else layer.uncond_strength for kind in self.kinds for _ in range(self.per_chunk)
-        )
+        return tuple(1.0 if kind == 0 else layer.uncond_strength for kind in self.kinds for _ in range(self.per_chunk))
 
 
 @dataclass(eq=False)
@@ -178,7 +176,9 @@ def encode(network: EncoderNetwork, hint_bchw: Tensor, rows: Sequence[int], step
         return values if len(rows) == step.count else values.index_select(0, index)
 
     if pictures > 1:
-        embedding = embedding.index_select(0, torch.tensor(picture_rows(rows, step.per_chunk, pictures), device=x.device))
+        embedding = embedding.index_select(
+            0, torch.tensor(picture_rows(rows, step.per_chunk, pictures), device=x.device)
+        )
     return network.residuals(
         pick(x).to(dtype),
         embedding,
@@ -186,5 +186,3 @@ def encode(network: EncoderNetwork, hint_bchw: Tensor, rows: Sequence[int], step
         pick(comfy.model_management.cast_to_device(context, x.device, dtype)),
         None if y is None else pick(comfy.model_base.convert_tensor(y, dtype, x.device)),
     )
-
-

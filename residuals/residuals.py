@@ -52,7 +52,8 @@ class Residuals:
         """`change` applied to every tensor."""
         changed: dict[Place, tuple[Tensor | None, ...]] = {
             place: tuple(
-                None if residual is None else change(residual, place, index) for index, residual in enumerate(getattr(self, place))
+                None if residual is None else change(residual, place, index)
+                for index, residual in enumerate(getattr(self, place))
             )
             for place in PLACES
         }
@@ -70,7 +71,9 @@ class Residuals:
         block n-1-k, the k-th last of "output". Without a `layout` (a model that is no UNet) the block is read from the residual itself; one
         without height and width, as transformers have, is on level 0.
         """
-        return tuple(self._block(place, index, residual, layout, height, width) for place, index, residual in self.items())
+        return tuple(
+            self._block(place, index, residual, layout, height, width) for place, index, residual in self.items()
+        )
 
     def _block(
         self, place: Place, index: int, residual: Tensor | None, layout: Layout | None, height: int, width: int

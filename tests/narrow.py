@@ -6,7 +6,7 @@ Import as `control_composer.tests.narrow`, after `pytest.importorskip("comfy")`.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import comfy.cldm.cldm
 import comfy.controlnet
@@ -56,13 +56,13 @@ SDXL = COMMON | {
 
 
 class NarrowSD1(comfy.supported_models.SD15):
-    unet_config = SD1
-    unet_extra_config = {}
+    unet_config: ClassVar = SD1
+    unet_extra_config: ClassVar = {}
 
 
 class NarrowSDXL(comfy.supported_models.SDXL):
-    unet_config = SDXL
-    unet_extra_config = {}
+    unet_config: ClassVar = SDXL
+    unet_extra_config: ClassVar = {}
 
 
 CONFIGS = {"sd1": NarrowSD1, "sdxl": NarrowSDXL}
@@ -112,6 +112,28 @@ def make_stock(module: Any, **arguments: Any) -> Any:
     return comfy.controlnet.ControlNet(module, load_device=comfy.model_management.get_torch_device(), **arguments)
 
 
+def make_ours(module: Any, base: str) -> Any:
+    """The CONTROL_NET that our loader makes of it."""
+    from control_composer.control import Control, EncoderNetwork
+
+    return Control.unbound(EncoderNetwork.from_module(module, name="test.safetensors", base=base))
+
+
+def stock_apply(
+    positive: Any,
+    negative: Any,
+    control: Any,
+    image: Tensor,
+    strength: float = 1.0,
+    start: float = 0.0,
+    end: float = 1.0,
+) -> Any:
+    """ComfyUI's ControlNetApplyAdvanced."""
+    import nodes  # ComfyUI's
+
+    return nodes.ControlNetApplyAdvanced().apply_controlnet(positive, negative, control, image, strength, start, end)
+
+
 def conditioning(kind: str, seed: int, tokens: int = 7) -> list[list[Any]]:
     """Random CONDITIONING of the kind's widths."""
     generator = torch.Generator().manual_seed(seed)
@@ -130,7 +152,14 @@ def sample(model: Any, positive: Any, negative: Any, size: tuple[int, int, int],
     """Latents of the host's KSampler: `size` is batch, height and width in latent cells."""
     import nodes  # ComfyUI's
 
-    settings = {"seed": 3, "steps": 8, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0} | changes
+    settings = {
+        "seed": 3,
+        "steps": 8,
+        "cfg": 7.0,
+        "sampler_name": "euler",
+        "scheduler": "normal",
+        "denoise": 1.0,
+    } | changes
     batch, height, width = size
     latent = {"samples": torch.zeros(batch, 4, height, width)}
     with torch.inference_mode():

@@ -4,8 +4,7 @@ import pytest
 
 pytest.importorskip("comfy")
 
-import torch
-from control_composer.control import Control, EncoderNetwork, apply_control
+from control_composer.control import apply_control
 from control_composer.tests import narrow
 
 TOLERANCE = 1e-5  # fp32; the embedding is computed for one picture and added to all rows, which rounds as the host's does in all cases seen
@@ -19,21 +18,11 @@ def kind(request):
 @pytest.fixture(scope="module")
 def world(kind):
     module = narrow.make_module(kind)
-    return narrow.make_model(kind), module, narrow.make_stock(module), ours(module, kind)
-
-
-def ours(module, base):
-    return Control.unbound(EncoderNetwork.from_module(module, name="test.safetensors", base=base))
+    return narrow.make_model(kind), module, narrow.make_stock(module), narrow.make_ours(module, kind)
 
 
 def conds(kind):
     return narrow.conditioning(kind, 10), narrow.conditioning(kind, 11)
-
-
-def stock_apply(positive, negative, control, image, *settings):
-    import nodes
-
-    return nodes.ControlNetApplyAdvanced().apply_controlnet(positive, negative, control, image, *(settings or (1.0, 0.0, 1.0)))
 
 
 @pytest.mark.parametrize(
@@ -51,8 +40,7 @@ def test_latents_equal_the_stock_nodes(world, kind, size, pictures, settings, ch
     model, _, stock, control = world
     image = narrow.picture(*pictures)
     plain = narrow.sample(model, *conds(kind), size, **changes)
-    expected = narrow.sample(model, *stock_apply(*conds(kind), stock, image, *settings), size, **changes)
+    expected = narrow.sample(model, *narrow.stock_apply(*conds(kind), stock, image, *settings), size, **changes)
     found = narrow.sample(model, *apply_control(*conds(kind), control, image, *settings), size, **changes)
-    print(kind, size, changes, "difference", narrow.relative(found, expected), "effect", narrow.relative(plain, expected))
     assert narrow.relative(found, expected) <= TOLERANCE
     assert narrow.relative(plain, expected) > 1e-2
