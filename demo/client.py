@@ -61,9 +61,7 @@ class Client:
             if response.status != 200:
                 raise ServerError(refusal(await response.json(), prompt))
 
-    async def _follow(
-        self, socket: AsyncIterable[aiohttp.WSMessage], prompt: Prompt, prompt_id: str, on_progress: Progress
-    ) -> None:
+    async def _follow(self, socket: AsyncIterable[Any], prompt: Prompt, prompt_id: str, on_progress: Progress) -> None:
         async for message in socket:
             if message.type != aiohttp.WSMsgType.TEXT:
                 continue  # previews
@@ -71,12 +69,12 @@ class Client:
             kind, data = event["type"], event.get("data") or {}
             if data.get("prompt_id") != prompt_id:
                 continue
-            if kind == "executing" and data.get("node"):
+            if kind == "executing" and data["node"] is None:
+                return  # only now the history has the pictures; "execution_success" comes a moment too early
+            if kind == "executing":
                 on_progress(node_title(prompt, data["node"]), 0, 0)
             elif kind == "progress":
                 on_progress(node_title(prompt, data["node"]), data["value"], data["max"])
-            elif kind == "execution_success":
-                return
             elif kind == "execution_error":
                 text = str(data["exception_message"]).strip()
                 raise ServerError(f'node {data["node_id"]} "{node_title(prompt, data["node_id"])}": {text}')

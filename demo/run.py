@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,9 +23,15 @@ import aiohttp
 import psutil
 from PIL import Image
 
-from control_composer.demo.client import Client, ServerError
-from control_composer.demo.contact import contact_sheet
-from control_composer.demo.graph import GraphError, prompt_from_workflow
+if __name__ == "__main__" and not __package__:
+    # PEP 366, relative imports in a script: the root of the pack needs a whole ComfyUI, a client of its server does not.
+    __package__ = "demo"
+    sys.modules[__package__] = ModuleType(__package__)
+    sys.modules[__package__].__path__ = [str(Path(__file__).resolve().parent)]
+
+from .client import Client, ServerError
+from .contact import contact_sheet
+from .graph import GraphError, prompt_from_workflow
 
 WORKFLOWS = ("demo_one_control", "demo_two_controls")
 FOLDER = Path(__file__).resolve().parents[1] / "example_workflows"

@@ -178,9 +178,6 @@ def start_another(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Any]
 
 
 @pytest.fixture(scope="session")
-def script_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Variables in which `control_composer` can be imported, as host.py sets them for scripts."""
-    site = tmp_path_factory.mktemp("site")
-    (site / "control_composer").symlink_to(ROOT, target_is_directory=True)
-    paths = [str(site), str(comfyui())]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"}
+def script_environment() -> dict[str, str]:
+    """Variables in which ComfyUI's modules can be imported."""
+    return {**os.environ, "PYTHONPATH": str(comfyui()), "PYTHONUTF8": "1"}
