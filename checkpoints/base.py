@@ -9,7 +9,7 @@ from typing import Any
 from .encoder import EncoderHyperparameters
 from .errors import BaseMismatchError
 
-# (model channels, channel_mult, adm) -> name, or by context where that alone tells.
+# Widths of the pooled vector y.
 SDXL_ADM = 2816
 REFINER_ADM = 2560
 
@@ -45,7 +45,7 @@ def _name(width: int, mult: tuple[int, ...], context: int | None, adm: int | Non
     levels = "-".join(str(factor) for factor in mult)
     text = "no text" if context is None else f"text of {context}"
     pooled = "" if adm is None else f", pooled vector of {adm}"
-    return f"own sizes ({width} channels x {levels}, {text}{pooled})"
+    return f"custom ({width} channels x {levels}, {text}{pooled})"
 
 
 def connected_base(model: Any) -> ConnectedBase:
@@ -82,9 +82,9 @@ def check_base(path: Path, net: EncoderHyperparameters, connected: ConnectedBase
     if not (same_blocks and same_text and net.adm_in_channels == connected.adm_in_channels):
         raise BaseMismatchError(
             path,
-            found=f"is a control for {base_name(net)}",
-            expected=f"the connected model is {connected.name}",
-            remedy=f"connect a model of the base {base_name(net)}, or choose a control made for {connected.name}",
+            found=f"is a control for the base {base_name(net)}",
+            expected=f"the connected model is of the base {connected.name}",
+            remedy="connect a model that it was made for, or choose a control made for the connected one",
         )
 
 

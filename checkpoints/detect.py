@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .base import ConnectedBase
 from .canonical import Canonical
 from .encoder_shapes import quoted
-from .errors import RefusedFamilyError, UnknownFileError
+from .errors import RefusedFamilyError, UnknownFileError, short
 from .families import FAMILIES
 from .family import Family, Match
 
@@ -22,7 +22,7 @@ def detect(file: Canonical, connected: ConnectedBase | None = None) -> Match:
         raise unknown(file, FAMILIES)
     if family.loader is None:
         evidence = family.condition.evidence(file.tensors)
-        sign = f" (it has the key '{evidence}')" if evidence else ""
+        sign = f" (it has the key '{short(evidence)}')" if evidence else ""
         raise RefusedFamilyError(
             file.path, found=f"is {family.name}{sign}", expected="a ControlNet was expected", remedy=family.remedy
         )

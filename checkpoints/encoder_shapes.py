@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from .encoder import NO_ATTENTION, EncoderHyperparameters, Shape, expected_shapes
-from .errors import IncompleteError
+from .errors import IncompleteError, short
 
 FIRST_NAMES = 3
 
@@ -80,7 +80,7 @@ def check_shapes(path: Path, family: str, net: EncoderHyperparameters, shapes: M
     if surplus:
         raise IncompleteError(
             path,
-            found=f"is a {family} with {len(surplus)} tensors too many, first {quoted(surplus)}",
+            found=f"is a {family} with tensors too many, {quoted(surplus)}",
             expected="exactly the tensors of such a network were expected, since the others would change the picture",
             remedy="use the node that its author made for it",
         )
@@ -100,7 +100,7 @@ def incomplete(path: Path, family: str, missing: Iterable[str], surplus: Iterabl
 
 def quoted(names: list[str]) -> str:
     """The first few names, each in quotes, and how many more there are."""
-    shown = ", ".join(f"'{name}'" for name in names[:FIRST_NAMES])
+    shown = ", ".join(f"'{short(name)}'" for name in names[:FIRST_NAMES])
     rest = len(names) - FIRST_NAMES
     return f"{shown} and {rest} more" if rest > 0 else shown
 

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+LONGEST_NAME = 120
+
+
+def short(name: str) -> str:
+    """A name out of an untrusted file, as it can stand in a sentence: printable, on one line, of bounded length."""
+    text = "".join(character if character.isprintable() else "?" for character in name[:LONGEST_NAME])
+    return text if len(name) <= LONGEST_NAME else text + "..."
+
 
 class CheckpointError(ValueError):
     """Base of all errors of this folder: which file, what was found, what was expected, what to do."""

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .errors import UnreadableFileError
+from .errors import UnreadableFileError, short
 from .tensors import Checkpoint, TensorInfo
 
 # The library's own ceiling for a header (safetensors, src/tensor.rs, MAX_HEADER_SIZE).
@@ -99,22 +99,18 @@ def _parse(path: Path, text: bytes, size: int) -> tuple[dict[str, TensorInfo], d
 
 def _tensor(path: Path, name: str, entry: Any) -> TensorInfo:
     if not isinstance(entry, dict) or not _is_sizes(entry.get("shape")) or not _is_sizes(entry.get("data_offsets")):
-        raise _broken(path, f"describes the tensor '{_short(name)}' without shape or place")
+        raise _broken(path, f"describes the tensor '{short(name)}' without shape or place")
     dtype = DTYPES.get(str(entry.get("dtype")))
     if dtype is None:
         raise _broken(
-            path, f"stores the tensor '{_short(name)}' as '{_short(str(entry.get('dtype')))}', which is unknown"
+            path, f"stores the tensor '{short(name)}' as '{short(str(entry.get('dtype')))}', which is unknown"
         )
     shape = tuple(entry["shape"])
     offsets = entry["data_offsets"]
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
-        raise _broken(path, f"gives the tensor '{_short(name)}' a shape that does not fit its bytes")
+        raise _broken(path, f"gives the tensor '{short(name)}' a shape that does not fit its bytes")
     return TensorInfo(name, shape, dtype)
 
 
 def _is_sizes(value: object) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else text[:77] + "..."

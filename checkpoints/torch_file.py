@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .errors import CodeInFileError, UnreadableFileError
+from .errors import CodeInFileError, UnreadableFileError, short
 from .tensors import Checkpoint, TensorInfo
 
 # Where training scripts put the weights inside of what they save; tried in this order.
@@ -32,7 +32,7 @@ def open_torch(path: Path) -> Checkpoint:
     # A view with zero strides can claim any size; nothing may be allocated for what the file does not hold.
     for name, tensor in weights.items():
         if tensors[name].nbytes > tensor.untyped_storage().nbytes():
-            raise _broken(path, f"claims more numbers for the tensor '{name}' than it holds")
+            raise _broken(path, f"claims more numbers for the tensor '{short(name)}' than it holds")
 
     def fetch(names: Iterable[str]) -> dict[str, Tensor]:
         return {name: weights[name] for name in names}
@@ -75,7 +75,7 @@ def _refused_pickle(path: Path, error: pickle.UnpicklingError) -> CodeInFileErro
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
     if named is None and "Unsupported operand" in str(error):
         return _broken(path, "is damaged or cut off")
-    asks = f"asks to run code ('{named[1]}')" if named else "holds objects that are no tensors"
+    asks = f"asks to run code ('{short(named[1])}')" if named else "holds objects that are no tensors"
     return CodeInFileError(
         path,
         found=f"{asks} when it is opened, and was not opened",

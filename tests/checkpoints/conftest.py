@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from control_composer.checkpoints.encoder import NO_ATTENTION, EncoderHyperparameters, expected_shapes
 from torch import Tensor
+
+from control_composer.checkpoints.encoder import NO_ATTENTION, EncoderHyperparameters, expected_shapes
 
 SaveFile = Callable[..., Path]
 

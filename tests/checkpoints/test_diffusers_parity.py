@@ -49,7 +49,10 @@ CONFIGS = {
     "SDXL": (XL, {"num_head_channels": "16"}),
     "SDXL mid": (XL | {"transformer_layers_per_block": (0, 0, 1)}, {"num_head_channels": "16"}),
     "SDXL small": (XL | {"down_block_types": ("DownBlock2D",) * 3, "transformer_layers_per_block": (0, 0, 0)}, {}),
-    "six hint channels, one layer": (SD1_LIKE | {"conditioning_channels": 6, "layers_per_block": 1}, {"num_heads": "8"}),
+    "six hint channels, one layer": (
+        SD1_LIKE | {"conditioning_channels": 6, "layers_per_block": 1},
+        {"num_heads": "8"},
+    ),
 }
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from control_composer.checkpoints import open_control
-from control_composer.checkpoints.encoder import NO_ATTENTION, EncoderHyperparameters, expected_shapes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from control_composer.checkpoints import open_control
+from control_composer.checkpoints.encoder import NO_ATTENTION, EncoderHyperparameters, expected_shapes
 
 
 @st.composite

@@ -12,10 +12,11 @@ from torch import Tensor
 
 pytest.importorskip("comfy")
 
-import comfy.controlnet  # noqa: E402
-from control_composer.checkpoints import Loaded, load_checkpoint  # noqa: E402
-from control_composer.checkpoints.diffusers_layout import cldm_names  # noqa: E402
-from control_composer.checkpoints.encoder import (  # noqa: E402
+import comfy.controlnet
+
+from control_composer.checkpoints import Loaded, load_checkpoint
+from control_composer.checkpoints.diffusers_layout import cldm_names
+from control_composer.checkpoints.encoder import (
     NO_ATTENTION,
     EncoderHyperparameters,
     expected_shapes,

@@ -1,0 +1,317 @@
+"""Every file that is no loadable control is refused in one sentence: which file, what was found, what was expected, what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from control_composer.checkpoints import CheckpointError, connected_base, open_control
+from control_composer.checkpoints.base import ConnectedBase
+from control_composer.checkpoints.errors import (
+    AmbiguousHeadsError,
+    BadWeightsError,
+    BaseMismatchError,
+    CodeInFileError,
+    IncompleteError,
+    RefusedFamilyError,
+    UnknownFileError,
+    UnreadableFileError,
+)
+from control_composer.checkpoints.load import read_weights
+
+Save = Callable[..., Path]
+
+
+def refusal(path: Path, kind: type[CheckpointError]) -> str:
+    with pytest.raises(kind) as caught:
+        open_control(path)
+    assert type(caught.value) is kind
+    text = str(caught.value)
+    assert text.startswith(f"'{path.name}' ") and text.endswith(".") and "\n" not in text
+    assert all(part in text for part in (caught.value.found, caught.value.expected, caught.value.remedy))
+    return text
+
+
+def some(*names: str) -> dict[str, Tensor]:
+    return {name: torch.zeros(1) for name in names}
+
+
+def test_lora(save: Save) -> None:
+    path = save(some("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight"), "lora.safetensors")
+    assert refusal(path, RefusedFamilyError) == (
+        "'lora.safetensors' is a LoRA (it has the key 'lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight'), but a "
+        "ControlNet was expected; load it with the stock node 'Load LoRA' and choose a ControlNet file here."
+    )
+
+
+def test_vae(save: Save) -> None:
+    path = save(some("encoder.conv_in.weight", "decoder.conv_in.weight"), "vae.safetensors")
+    assert refusal(path, RefusedFamilyError) == (
+        "'vae.safetensors' is a VAE (it has the key 'encoder.conv_in.weight'), but a ControlNet was expected; load it with the stock "
+        "node 'Load VAE' and choose a ControlNet file here."
+    )
+
+
+def test_full_checkpoint(save: Save) -> None:
+    names = ("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.encoder.conv_in.weight")
+    assert refusal(save(some(*names), "sd15.safetensors"), RefusedFamilyError) == (
+        "'sd15.safetensors' is a full checkpoint (model, text encoder and VAE) without a control in it (it has the key "
+        "'model.diffusion_model.input_blocks.0.0.weight'), but a ControlNet was expected; load it with the stock node 'Load Checkpoint' "
+        "and choose a ControlNet file here."
+    )
+
+
+def test_full_checkpoint_with_a_control_in_it_loads(weights: dict[str, Tensor], save: Save) -> None:
+    control = {f"control_model.{name}": tensor for name, tensor in weights.items()}
+    path = save(
+        some("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.encoder.conv_in.weight") | control
+    )
+    match = open_control(path).match
+    assert match.family.name == "a ControlNet (cldm layout)"
+    assert all(name.startswith("control_model.") for name in match.names.values())
+
+
+def test_text_file(tmp_path: Path) -> None:
+    path = tmp_path / "notes.safetensors"
+    path.write_text("Put your ControlNets here.\n")
+    assert refusal(path, UnreadableFileError) == (
+        "'notes.safetensors' is a text file, but a weights file (.safetensors .pth .pt .ckpt .bin) was expected; choose the weights "
+        "file that it belongs to."
+    )
+
+
+def test_web_page(tmp_path: Path) -> None:
+    path = tmp_path / "control.pth"
+    path.write_text("\n<!DOCTYPE html><html>Sign in</html>")
+    assert "is a web page, but" in refusal(path, UnreadableFileError)
+
+
+def test_git_lfs_pointer(tmp_path: Path) -> None:
+    path = tmp_path / "control.pth"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1445157124\n")
+    assert "is only a Git LFS pointer, but" in refusal(path, UnreadableFileError)
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    path = tmp_path / "empty.safetensors"
+    path.write_bytes(b"")
+    assert refusal(path, UnreadableFileError) == (
+        "'empty.safetensors' is empty, but a weights file (.safetensors .pth .pt .ckpt .bin) was expected; download it again."
+    )
+
+
+def test_absent_file_and_folder(tmp_path: Path) -> None:
+    assert "cannot be opened" in refusal(tmp_path / "none.safetensors", UnreadableFileError)
+    assert "is a folder" in refusal(tmp_path, UnreadableFileError)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.999])
+def test_cut_off_safetensors(share: float, weights: dict[str, Tensor], save: Save) -> None:
+    path = save(weights)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    text = refusal(path, UnreadableFileError)
+    assert re.search(r"is cut off (inside its header )?\([\d,]+ of (at least )?[\d,]+ bytes", text)
+    assert text.endswith("but a complete safetensors file was expected; download or save it again.")
+
+
+def test_header_of_absurd_size(tmp_path: Path) -> None:
+    path = tmp_path / "huge.safetensors"
+    path.write_bytes(struct.pack("<Q", 2**62) + b'{"a":')
+    assert "claims a header of 4,611,686,018,427,387,904 bytes" in refusal(path, UnreadableFileError)
+
+
+def test_tensors_of_absurd_size_allocate_nothing(tmp_path: Path) -> None:
+    size = 2**50
+    entry = {"dtype": "F32", "shape": [size], "data_offsets": [0, 4 * size]}
+    header = json.dumps({"zero_convs.0.0.weight": entry, "input_hint_block.0.weight": entry}).encode()
+    path = tmp_path / "huge.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    assert "is cut off (0 of 4,503,599,627,370,496 bytes" in refusal(path, UnreadableFileError)
+
+
+def test_shapes_that_would_make_a_huge_network_are_refused_before_it_is_built(
+    weights: dict[str, Tensor], save: Save
+) -> None:
+    # 2^20 channels in a tensor of 4 MB: the network that follows from it would take terabytes.
+    weights["input_blocks.1.0.out_layers.3.weight"] = torch.zeros(2**20, 1, 1, 1)
+    refusal(save(weights), IncompleteError)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickle_that_carries_code(zipped: bool, tmp_path: Path) -> None:
+    trap = tmp_path / "it_ran"
+
+    class Payload:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.system, (f"touch '{trap}'",)
+
+    path = tmp_path / "trap.pth"
+    content = {"state_dict": {"zero_convs.0.0.weight": torch.zeros(1), "epoch": Payload()}}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    name = f"{os.system.__module__}.system"
+    assert refusal(path, CodeInFileError) == (
+        f"'trap.pth' asks to run code ('{name}') when it is opened, and was not opened, but a file of tensors was expected; get a "
+        ".safetensors version of it, and trust its source before you open it anywhere else."
+    )
+    assert not trap.exists()
+    # The payload works: an ordinary unpickler would have run it.
+    subprocess.run([sys.executable, "-c", f"import pickle; pickle.loads({pickle.dumps(Payload())!r})"], check=True)
+    assert trap.exists()
+
+
+def test_bare_pickle_of_code(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[object, ...]:
+            return print, ("ran",)
+
+    path = tmp_path / "trap.ckpt"
+    path.write_bytes(pickle.dumps({"a": Payload()}, protocol=2))
+    assert "holds objects" in refusal(path, CodeInFileError) or "asks to run code" in refusal(path, CodeInFileError)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_cut_off_torch_file(share: float, weights: dict[str, Tensor], save: Save) -> None:
+    path = save(weights, "control.pth")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    assert refusal(path, UnreadableFileError) == (
+        "'control.pth' is damaged or cut off, but a file of tensors was expected; download it again, best as .safetensors."
+    )
+
+
+def test_view_that_claims_more_than_it_holds(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "control.pth"
+    torch.save({**weights, "zero_convs.0.0.weight": torch.zeros(1).expand(2**20, 2**20)}, path)
+    text = refusal(path, UnreadableFileError)
+    assert "claims more numbers for the tensor 'zero_convs.0.0.weight' than it holds" in text
+
+
+def test_torch_file_without_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "control.pth"
+    torch.save({"state_dict": {"epoch": 3}}, path)
+    assert "holds no named tensors" in refusal(path, UnreadableFileError)
+
+
+@pytest.mark.parametrize(("value", "words"), [(float("nan"), "NaN (not a number)"), (float("inf"), "infinity")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_weights_that_are_no_numbers(
+    value: float, words: str, dtype: torch.dtype, weights: dict[str, Tensor], save: Save
+) -> None:
+    weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    weights["input_blocks.1.0.in_layers.2.weight"].view(-1)[77] = value
+    opened = open_control(save(weights))
+    with pytest.raises(BadWeightsError) as caught:
+        read_weights(opened.checkpoint, opened.match)
+    assert str(caught.value) == (
+        f"'control.safetensors' holds {words} in its tensor 'input_blocks.1.0.in_layers.2.weight', but finite numbers were expected; "
+        "get the file from its source again, since its training or its conversion went wrong."
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_large_finite_weights_are_numbers(dtype: torch.dtype, weights: dict[str, Tensor], save: Save) -> None:
+    """Their sum overflows; they do not."""
+    weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    weights["input_blocks.1.0.in_layers.2.weight"].fill_(torch.finfo(dtype).max)
+    opened = open_control(save(weights))
+    read_weights(opened.checkpoint, opened.match)
+
+
+def test_integer_weights(weights: dict[str, Tensor], save: Save) -> None:
+    opened = open_control(save({name: tensor.to(torch.int8) for name, tensor in weights.items()}))
+    with pytest.raises(BadWeightsError, match="holds int8 in its tensor"):
+        read_weights(opened.checkpoint, opened.match)
+
+
+@pytest.mark.parametrize("metadata", [{}, {"num_head_channels": "many"}, {"num_head_channels": "-8"}])
+def test_ambiguous_heads(metadata: dict[str, str], weights: dict[str, Tensor], save: Save) -> None:
+    assert refusal(save(weights, metadata=metadata), AmbiguousHeadsError) == (
+        "'control.safetensors' splits 64/128 channels into a number of attention heads that its shapes cannot tell, but the number "
+        "must be the one it was trained with; connect the model that it was trained for, or save it with 'num_head_channels' or "
+        "'num_heads' in its safetensors metadata."
+    )
+
+
+def test_heads_that_do_not_divide(weights: dict[str, Tensor], save: Save) -> None:
+    text = refusal(save(weights, metadata={"num_head_channels": "48"}), AmbiguousHeadsError)
+    assert "is said to have heads of 48 channels (source: metadata), into which 64/128 channels do not divide" in text
+
+
+def test_unknown_file(save: Save) -> None:
+    path = save(some("zero_convs.0.0.weight", "a.weight", "b.weight", "c.weight", "d.weight"), "odd.safetensors")
+    assert refusal(path, UnknownFileError) == (
+        "'odd.safetensors' is an unknown file whose first keys are 'a.weight', 'b.weight', 'c.weight' and 2 more, but the nearest "
+        "kind, a ControlNet (cldm layout), would have 'input_hint_block.0.weight'; check that this is the file you meant, or load it "
+        "with the node that its author made for it."
+    )
+
+
+def test_file_without_tensors(save: Save) -> None:
+    assert "is an unknown file without any tensor" in refusal(save({}), UnknownFileError)
+
+
+def test_missing_tensor(weights: dict[str, Tensor], save: Save) -> None:
+    del weights["middle_block_out.0.bias"]
+    assert refusal(save(weights), IncompleteError) == (
+        "'control.safetensors' looks like a ControlNet (cldm layout) and lacks 'middle_block_out.0.bias', but all tensors of a "
+        "ControlNet (cldm layout) were expected; download it again, or use the node that its author made for it."
+    )
+
+
+def test_missing_tensor_that_tells_a_hyperparameter(weights: dict[str, Tensor], save: Save) -> None:
+    del weights["input_blocks.0.0.weight"]
+    assert "lacks 'input_blocks.0.0.weight'" in refusal(save(weights), IncompleteError)
+
+
+def test_surplus_tensor(weights: dict[str, Tensor], save: Save) -> None:
+    text = refusal(save(weights | some("input_blocks.1.2.extra.weight")), IncompleteError)
+    assert "with tensors too many, 'input_blocks.1.2.extra.weight', but" in text
+
+
+def test_tensor_of_another_shape(weights: dict[str, Tensor], save: Save) -> None:
+    # The wide hint network of some union files.
+    weights["input_hint_block.2.weight"] = torch.zeros(32, 16, 3, 3)
+    text = refusal(save(weights), IncompleteError)
+    assert (
+        "whose tensor 'input_hint_block.2.weight' has the shape [32, 16, 3, 3], but [16, 16, 3, 3] follows from" in text
+    )
+
+
+def test_base_of_another_model(weights: dict[str, Tensor], save: Save) -> None:
+    sd1 = ConnectedBase("SD1", 320, (1, 2, 4, 4), (2, 2, 2, 2), 768, None, 8, -1)
+    with pytest.raises(BaseMismatchError) as caught:
+        open_control(save(weights), sd1)
+    assert str(caught.value) == (
+        "'control.safetensors' is a control for the base custom (64 channels x 1-1-2, text of 64), but the connected model is of the "
+        "base SD1; connect a model that it was made for, or choose a control made for the connected one."
+    )
+
+
+def test_model_without_a_unet(weights: dict[str, Tensor], save: Save) -> None:
+    class Flux:
+        unet_config: ClassVar = {"image_model": "flux", "context_in_dim": 4096}
+
+    model = SimpleNamespace(model=SimpleNamespace(model_config=Flux()))
+    with pytest.raises(BaseMismatchError, match="but the connected model is of the base Flux; "):
+        open_control(save(weights), connected_base(model))
+
+
+def test_errors_survive_pickling(save: Save) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        open_control(save({}))
+    twin = pickle.loads(pickle.dumps(caught.value))
+    assert type(twin) is type(caught.value) and str(twin) == str(caught.value)
