@@ -13,7 +13,7 @@ SECTIONS = (load, apply, weight, preprocess, demo)
 DEMO_CONTROLS = Path(__file__).parent / "demo" / "weights" / "controlnet"
 
 
-class ControlComposer(ComfyExtension):  # type: ignore[misc]
+class ControlComposer(ComfyExtension):
     async def on_load(self) -> None:
         folder_paths.add_model_folder_path("controlnet", str(DEMO_CONTROLS))
 

@@ -21,12 +21,17 @@ from .memory import activation_bytes
 from .network import EncoderNetwork
 
 
-class Control(ControlBase):  # type: ignore[misc]
+class Control(ControlBase):
     """An ordered tuple of layers; a foreign control may come before it in the chain as `previous_controlnet`.
 
     As a Load node hands it out it has a network and no layers; `set_cond_hint`, which the stock Apply nodes call, gives it its one layer.
     Put after another Control it takes over that one's layers, so a chain of Apply nodes becomes one control.
     """
+
+    # Attributes of the host's class, which has no types.
+    extra_hooks: Any
+    previous_controlnet: Any
+    multigpu_clones: dict[torch.device, Any]
 
     def __init__(self, network: EncoderNetwork | None = None, layers: Sequence[Layer] = ()) -> None:
         super().__init__()

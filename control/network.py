@@ -73,7 +73,7 @@ class EncoderNetwork:
 
         Union networks, Control-LoRAs, transformers and controls that read latents stay with the host's own arithmetic.
         """
-        module = getattr(control, "control_model", None)
+        module: Any = getattr(control, "control_model", None)
         plain = (
             type(control) is comfy.controlnet.ControlNet
             and type(module) is comfy.cldm.cldm.ControlNet

@@ -66,7 +66,7 @@ class Layout:
 
 def halve(size: int, times: int) -> int:
     """Length after `times` convolutions of kernel 3, stride 2, padding 1: each rounds half of it up."""
-    return -(-size // 2**times)
+    return -(-size // (1 << times))
 
 
 def level_between(size: int, smaller: int) -> int:
