@@ -12,7 +12,7 @@ from pathlib import Path
 from .existing import check_tools, existing_host
 from .place import HOME, MODULE, ROOT, Host, HostError, lay_out, own_host, run_python, say
 from .prepare import COMFYUI_VERSION, prepare
-from .serving import check_port, free_port, server
+from .serving import check_port, free_port, may_have_accelerator, server
 
 COMMANDS = {
     "demo": "make the first pictures: start ComfyUI, run the example graphs through its queue, print where the pictures are",
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         return fixed or run_python(host, ["-m", "ruff", "format", "."], ROOT)
     if options.command == "test":
         return run_python(host, ["-m", "pytest", *rest], ROOT)
-    return run_python(host, rest)
+    return run_python(host, rest, on_cpu=not may_have_accelerator(host))
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -85,41 +85,47 @@ def environment(host: Host) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONUTF8": "1",
     }
-    if not host.ours:
-        variables["PYTHONPYCACHEPREFIX"] = str(HOME / "pycache")  # not one byte into a person's installation
+    # A person's installation gets no byte from us. Ours must keep its compiled files, or each start compiles torch anew.
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    variables |= {"PYTHONPYCACHEPREFIX": str(HOME / "pycache")} if host.ours else {"PYTHONDONTWRITEBYTECODE": "1"}
     return variables
 
 
-def python_command(host: Host, arguments: Sequence[str], version: tuple[int, int]) -> tuple[list[str], dict[str, str]]:
-    """The command that runs `python ARGUMENTS` without the current folder on sys.path."""
-    variables = environment(host)
-    first = arguments[0] if arguments else ""
-    if version >= (3, 11):
-        if not first or first.startswith("-"):
-            variables["PYTHONSAFEPATH"] = "1"
-        return [str(host.python), *arguments], variables
-    if first == "-c" and len(arguments) > 1:
-        arguments = ["-c", "import sys; del sys.path[0]\n" + arguments[1], *arguments[2:]]
-    elif first == "-m" and len(arguments) > 1:
-        start = "import runpy, sys; del sys.path[0]; del sys.argv[0]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
-        arguments = ["-c", start, *arguments[1:]]
-    return [str(host.python), *arguments], variables
+# Without the current folder on the path (as -c has it, as ''), `nodes` is ComfyUI's even when called from the root.
+CLEAN_PATH = "import sys; sys.path[:] = filter(None, sys.path)\n"
+# ComfyUI decides on import whether it may use a GPU, and fails on a machine without one unless told so before.
+ON_CPU = "import comfy.cli_args; comfy.cli_args.args.cpu = True\n"
+MODULE_AS_MAIN = "import runpy; del sys.argv[0]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+SCRIPT_AS_MAIN = (
+    "import os, runpy; del sys.argv[0]; sys.path.insert(0, os.path.dirname(os.path.abspath(sys.argv[0]))); "
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+)
 
 
-def version_of(host: Host) -> tuple[int, int]:
-    done = subprocess.run(
-        [str(host.python), "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True
-    )
-    major, minor = done.stdout.split()
-    return int(major), int(minor)
+def python_arguments(arguments: Sequence[str], on_cpu: bool = False) -> list[str]:
+    """What to give Python so that it does what `python ARGUMENTS` does, with ComfyUI ready to be imported."""
+    first, rest = (arguments[0], list(arguments[1:])) if arguments else ("", [])
+    before = CLEAN_PATH + (ON_CPU if on_cpu else "")
+    if first == "-c" and rest:
+        return ["-c", before + rest[0], *rest[1:]]
+    if first == "-m" and rest:
+        return ["-c", before + MODULE_AS_MAIN, *rest]
+    if on_cpu and first.endswith(".py"):
+        return ["-c", before + SCRIPT_AS_MAIN, *arguments]
+    return list(arguments)
 
 
 def run_python(
-    host: Host, arguments: Sequence[str], folder: Path | None = None, extra: Mapping[str, str] | None = None
+    host: Host,
+    arguments: Sequence[str],
+    folder: Path | None = None,
+    extra: Mapping[str, str] | None = None,
+    on_cpu: bool = False,
 ) -> int:
     """Runs the host's Python in `folder` (default: the current one) and returns its exit code; output passes through."""
-    command, variables = python_command(host, arguments, version_of(host))
-    process = subprocess.Popen(command, env={**variables, **(extra or {})}, cwd=folder)
+    command = [str(host.python), *python_arguments(arguments, on_cpu)]
+    variables = {**environment(host), **(extra or {})}
+    process = subprocess.Popen(command, env=variables, cwd=folder)
     try:
         return process.wait()
     except BaseException as reason:

@@ -113,13 +113,20 @@ def free_port() -> int:
 
 
 def has_accelerator(host: Host) -> bool:
-    if host.ours and sys.platform != "darwin" and not nvidia_driver():
-        return False
-    return bool(probe(host, (), device=True)["accelerator"])
+    """True if the host's torch can use a GPU."""
+    return may_have_accelerator(host) and bool(probe(host, (), device=True)["accelerator"])
+
+
+def may_have_accelerator(host: Host) -> bool:
+    """False if there is surely no GPU for this host's torch; answers at once, where torch would need seconds.
+
+    The torch of our lock knows CUDA, and Metal on a Mac; a person's own may know others.
+    """
+    return not host.ours or sys.platform == "darwin" or nvidia_driver()
 
 
 def nvidia_driver() -> bool:
-    """True if an NVIDIA driver with a device is there; asks the driver itself, as importing torch for it takes seconds."""
+    """True if an NVIDIA driver with a device is there, in its own words."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if WINDOWS else "libcuda.so.1")
         count = ctypes.c_int(0)

@@ -16,7 +16,8 @@ from control_composer.hosting.place import Host, HostError
 def host(tmp_path, monkeypatch):
     """A stand-in for ComfyUI with the one module that matters here, in a home of its own."""
     monkeypatch.setattr(place, "HOME", tmp_path / ".host")
-    (tmp_path / "ComfyUI").mkdir()
+    (tmp_path / "ComfyUI" / "comfy").mkdir(parents=True)
+    (tmp_path / "ComfyUI" / "comfy" / "cli_args.py").write_text("class args:\n    cpu = False\n")
     (tmp_path / "ComfyUI" / "nodes.py").write_text("whose = 'ComfyUI'\n")
     place.lay_out()
     return Host(Path(sys.executable), tmp_path / "ComfyUI", ours=True)
@@ -35,37 +36,47 @@ def test_programs_reach_the_server_directly_and_know_the_installation(host, monk
     assert variables["COMFYUI_PATH"] == str(host.comfyui)
 
 
-def test_a_persons_installation_gets_no_compiled_files(host):
-    assert "PYTHONPYCACHEPREFIX" not in place.environment(host)
-    foreign = Host(host.python, host.comfyui, ours=False)
-    assert place.environment(foreign)["PYTHONPYCACHEPREFIX"] == str(place.HOME / "pycache")
+def test_compiled_files_are_kept_in_our_folder_and_never_written_to_a_persons(host, monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    ours = place.environment(host)
+    assert ours["PYTHONPYCACHEPREFIX"] == str(place.HOME / "pycache")
+    assert "PYTHONDONTWRITEBYTECODE" not in ours
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE")
+    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
+    foreign = place.environment(Host(host.python, host.comfyui, ours=False))
+    assert foreign["PYTHONDONTWRITEBYTECODE"] == "1"
+    assert "PYTHONPYCACHEPREFIX" not in foreign
 
 
-SHOW = "import json, sys, nodes; print(json.dumps([sys.path, nodes.whose, sys.argv]))"
+SHOW = "import json, sys, nodes, comfy.cli_args as c; print(json.dumps([sys.path, nodes.whose, c.args.cpu, sys.argv]))"
 
 
-@pytest.mark.parametrize("version", [(3, 10), sys.version_info[:2]])
+@pytest.mark.parametrize("on_cpu", [False, True])
 @pytest.mark.parametrize("how", ["-c", "-m", "script"])
-def test_nodes_is_comfyuis_however_python_is_called_from_the_root(host, tmp_path, version, how):
-    if version >= (3, 11) > sys.version_info[:2]:
-        pytest.skip("this Python does not know PYTHONSAFEPATH")
-    script = tmp_path / "ComfyUI" / "show_path.py"
-    script.write_text(SHOW)
-    arguments = {"-c": ["-c", SHOW], "-m": ["-m", "show_path"], "script": [str(script)]}[how]
-    command, variables = place.python_command(host, [*arguments, "--last"], version)
-    done = subprocess.run(command, env=variables, cwd=place.ROOT, capture_output=True, text=True, check=True)
-    path, whose, argv = json.loads(done.stdout)
-    assert whose == "ComfyUI"
-    assert str(place.ROOT) not in path
+def test_nodes_is_comfyuis_however_python_is_called_from_the_root(host, on_cpu, how):
+    script = host.comfyui / "show_path.py"
+    script.write_text(f"if __name__ == '__main__':\n    {SHOW}\n")
+    words = {"-c": ["-c", SHOW], "-m": ["-m", "show_path"], "script": [str(script)]}[how]
+    command = [sys.executable, *place.python_arguments([*words, "--last"], on_cpu)]
+    variables = place.environment(host)
+    done = subprocess.run(command, env=variables, cwd=place.ROOT, capture_output=True, text=True)
+    path, whose, cpu, argv = json.loads(done.stdout or done.stderr)
+    assert (whose, cpu) == ("ComfyUI", on_cpu)
+    assert str(place.ROOT) not in path and "" not in path
     assert argv[1:] == ["--last"]
+    assert how == "-c" or argv[0] == str(script)
+
+
+@pytest.mark.parametrize("words", [[], ["-V"], ["-X", "dev", "x.py"], ["-"], ["x.py", "-m", "y"]])
+def test_other_arguments_are_left_as_they_are(words):
+    assert place.python_arguments(words) == words
 
 
 def test_the_pack_can_be_imported_under_its_name(host):
-    command, variables = place.python_command(
-        host, ["-c", "import control_composer.residuals as r; print(r.__file__)"], (3, 11)
-    )
-    done = subprocess.run(command, env=variables, capture_output=True, text=True)
-    assert Path(done.stdout.strip()).resolve().parent == place.ROOT / "residuals", done.stderr
+    script = "import importlib.util as u; print(u.find_spec('control_composer').origin)"
+    variables = place.environment(host)
+    done = subprocess.run([sys.executable, "-c", script], env=variables, capture_output=True, text=True)
+    assert Path(done.stdout.strip()).resolve() == place.ROOT / "__init__.py", done.stderr
 
 
 def test_the_exit_code_passes_through(host):

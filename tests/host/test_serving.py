@@ -49,6 +49,16 @@ def test_the_servers_command_keeps_out_of_comfyuis_folder(monkeypatch, tmp_path)
     assert serving.server_command(host, 8199, False, ["--cpu"]).count("--cpu") == 1
 
 
+def test_our_host_on_a_machine_without_a_driver_needs_no_torch_to_know(monkeypatch):
+    monkeypatch.setattr(serving, "nvidia_driver", lambda: False)
+    monkeypatch.setattr(serving, "probe", lambda *_, **__: {"accelerator": True})
+    monkeypatch.setattr(serving.sys, "platform", "linux")
+    assert not serving.has_accelerator(Host(Path("p"), Path("c"), ours=True))
+    assert serving.has_accelerator(Host(Path("p"), Path("c"), ours=False))
+    monkeypatch.setattr(serving, "nvidia_driver", lambda: True)
+    assert serving.has_accelerator(Host(Path("p"), Path("c"), ours=True))
+
+
 STAND_IN = """
 import http.server, subprocess, sys, pathlib
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
