@@ -60,7 +60,7 @@ def optimise(
     keep = torch.tensor(0.0, device=device)
 
     def step_on(batch: tuple[Tensor, ...]) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=cuda, cache_enabled=False):
+        with torch.autocast(device.type, torch.bfloat16, cache_enabled=not cuda):
             value = loss(*batch)
         value.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)

@@ -57,7 +57,9 @@ def make_pairs(count: int, seed: int, autoencoder: Autoencoder, device: torch.de
             picture = pictures(scenes[slice(start, start + _CHUNK)], device)
             edges.append(pool.submit(_edges, picture.cpu()))
             scaled = picture.float() / 255
-            latents.append(autoencoder.encode(scaled).half())
+            with torch.autocast(device.type, torch.bfloat16):
+                latent = autoencoder.encode(scaled.contiguous(memory_format=torch.channels_last))
+            latents.append(latent.half().contiguous())
             blocks.append(torch.nn.functional.adaptive_avg_pool2d(scaled, GRID).half())
         return Pairs(
             latents=torch.cat(latents),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -23,10 +24,12 @@ COLOURS = {
 GROUNDS = ("flat", "graded", "striped")
 MOST_SHAPES = 3
 
+Distance = Callable[[Tensor, Tensor], Tensor]
+
 _COLOUR_NAMES = tuple(COLOURS)
 # Radii in pixels of a small and a large shape. Three large ones do not fit beside each other, so their number bounds them.
 _SMALL = (17.0, 22.0)
-_LARGE = (25.0, 36.0)
+_LARGE = (26.0, 36.0)
 _LARGEST_RADIUS = (36.0, 29.0, 25.0)
 _PLACEMENTS = 24  # random placements tried for each scene; the one with the widest gap is kept
 _MARGIN = 5.0
@@ -69,7 +72,7 @@ def sample_scenes(count: int, seed: int) -> Scenes:
     def uniform(low: float, high: float, *size: int) -> Tensor:
         return low + (high - low) * torch.rand(size, generator=random)
 
-    number = torch.multinomial(torch.tensor([0.4, 0.35, 0.25]), count, replacement=True, generator=random) + 1
+    number = torch.multinomial(torch.tensor([0.45, 0.35, 0.2]), count, replacement=True, generator=random) + 1
     # A scene never repeats a colour: a permutation deals one to the ground and one to each shape.
     dealt = torch.rand((count, len(COLOURS)), generator=random).argsort(dim=1)
     large = torch.rand((count, MOST_SHAPES), generator=random) < 0.55
@@ -96,24 +99,29 @@ def sample_scenes(count: int, seed: int) -> Scenes:
 
 def render(scenes: Scenes, device: torch.device | str = "cpu") -> Tensor:
     """Draws the scenes: float32 (N, 128, 128, 3), RGB in 0..1, antialiased over one pixel."""
-    move = {field.name: getattr(scenes, field.name).to(device) for field in fields(scenes)}
-    s = Scenes(**move)
+    s = Scenes(**{field.name: getattr(scenes, field.name).to(device) for field in fields(scenes)})
     palette = torch.tensor(list(COLOURS.values()), device=device)
     axis = torch.arange(SIZE, device=device, dtype=torch.float32) + 0.5
     y, x = torch.meshgrid(axis, axis, indexing="ij")
 
     picture = _ground(s, palette, x, y)
-    light_x, light_y = torch.cos(s.light)[:, None, None], torch.sin(s.light)[:, None, None]
     for i in range(MOST_SHAPES):
-        radius = s.radius[:, i, None, None]
-        dx, dy = x - s.centre[:, i, 0, None, None], y - s.centre[:, i, 1, None, None]
-        cos, sin = torch.cos(s.angle[:, i])[:, None, None], torch.sin(s.angle[:, i])[:, None, None]
-        distance = _distance(s.shape[:, i], (cos * dx + sin * dy) / radius, (cos * dy - sin * dx) / radius) * radius
-        cover = (0.5 - distance).clamp(0, 1) * (s.count > i)[:, None, None]
-        shade = 0.88 + 0.2 * (light_x * dx + light_y * dy) / radius
-        colour = (palette[s.colour[:, i]] + s.tint[:, i])[:, None, None] * shade[..., None]
-        picture = picture + cover[..., None] * (colour - picture)
+        for kind, distance in enumerate(_DISTANCES):
+            rows = ((s.shape[:, i] == kind) & (s.count > i)).nonzero()[:, 0]
+            if len(rows):
+                picture[rows] = _draw(picture[rows], s[rows], i, distance, palette, x, y)
     return picture.clamp(0, 1)
+
+
+def _draw(picture: Tensor, s: Scenes, i: int, distance: Distance, palette: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The pictures with their i-th shapes, all of one kind, drawn over them."""
+    radius, angle, light = s.radius[:, i, None, None], s.angle[:, i, None, None], s.light[:, None, None]
+    dx, dy = (x - s.centre[:, i, 0, None, None]) / radius, (y - s.centre[:, i, 1, None, None]) / radius
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    cover = (0.5 - radius * distance(cos * dx + sin * dy, cos * dy - sin * dx)).clamp(0, 1)
+    shade = 0.88 + 0.2 * (torch.cos(light) * dx + torch.sin(light) * dy)
+    colour = (palette[s.colour[:, i]] + s.tint[:, i])[:, None, None] * shade[..., None]
+    return picture + cover[..., None] * (colour - picture)
 
 
 def _ground(s: Scenes, palette: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -128,29 +136,42 @@ def _ground(s: Scenes, palette: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return colour[:, None, None] * level[..., None]
 
 
-def _distance(kind: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Signed distance (about; negative inside) to each kind of shape of radius 1, picked by row."""
-    length = torch.sqrt(x * x + y * y + 1e-12)
-    ax, ay = x.abs(), y.abs()
-    circle = length - 1
-    square = torch.maximum(ax, ay) - 0.85
-    triangle = torch.maximum(ax * math.sqrt(3) / 2 + y / 2, -y) - 0.55
-    ring = (length - 0.74).abs() - 0.26
-    cross = torch.minimum(torch.maximum(ax - 0.95, ay - 0.34), torch.maximum(ax - 0.34, ay - 0.95))
-    every = torch.stack([circle, square, triangle, _star(x, y, length), ring, cross], dim=1)
-    return every.gather(1, kind[:, None, None, None].expand(-1, 1, *x.shape[1:])).squeeze(1)
+# Signed distances (about; negative inside) to shapes of radius 1 at points x, y.
 
 
-def _star(x: Tensor, y: Tensor, length: Tensor) -> Tensor:
-    """Five-pointed star: fold the plane into one tenth, where its outline is one straight edge from tip to notch."""
+def _circle(x: Tensor, y: Tensor) -> Tensor:
+    return torch.hypot(x, y) - 1
+
+
+def _square(x: Tensor, y: Tensor) -> Tensor:
+    return torch.maximum(x.abs(), y.abs()) - 0.85
+
+
+def _triangle(x: Tensor, y: Tensor) -> Tensor:
+    return torch.maximum(x.abs() * (math.sqrt(3) / 2) + y / 2, -y) - 0.55
+
+
+def _star(x: Tensor, y: Tensor) -> Tensor:
+    """Five points: the plane is folded into one tenth, where the outline is one straight edge from tip to notch."""
     tenth = math.pi / 5
-    angle = torch.atan2(x, -y)
-    folded = (torch.remainder(angle + tenth, 2 * tenth) - tenth).abs()
+    folded = (torch.remainder(torch.atan2(x, -y) + tenth, 2 * tenth) - tenth).abs()
+    length = torch.hypot(x, y)
     px, py = length * torch.sin(folded), length * torch.cos(folded)
     tip, notch = (0.0, 1.1), (0.52 * math.sin(tenth), 0.52 * math.cos(tenth))
     edge_x, edge_y = notch[0] - tip[0], notch[1] - tip[1]
-    norm = math.hypot(edge_x, edge_y)
-    return ((px - tip[0]) * -edge_y + (py - tip[1]) * edge_x) / norm
+    return ((px - tip[0]) * -edge_y + (py - tip[1]) * edge_x) / math.hypot(edge_x, edge_y)
+
+
+def _ring(x: Tensor, y: Tensor) -> Tensor:
+    return (torch.hypot(x, y) - 0.74).abs() - 0.26
+
+
+def _cross(x: Tensor, y: Tensor) -> Tensor:
+    ax, ay = x.abs(), y.abs()
+    return torch.minimum(torch.maximum(ax - 0.95, ay - 0.34), torch.maximum(ax - 0.34, ay - 0.95))
+
+
+_DISTANCES: tuple[Distance, ...] = (_circle, _square, _triangle, _star, _ring, _cross)  # in the order of SHAPES
 
 
 def _place(number: Tensor, radius: Tensor, random: torch.Generator) -> Tensor:

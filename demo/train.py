@@ -72,14 +72,14 @@ SCALES = {
         control=Plan("control", steps=6_000, rate=1e-3, save_every=250, log_every=50),
     ),
     "cpu": Scale(
-        scenes=24_000,
+        scenes=20_000,
         autoencoder_batch=16,
-        unet_batch=48,
+        unet_batch=32,
         control_batch=32,
         watched=16,
-        autoencoder=Plan("autoencoder", steps=6_000, rate=2e-3, save_every=500),
-        unet=Plan("unet", steps=16_000, rate=1e-3, save_every=500, warm_up=500),
-        control=Plan("control", steps=3_000, rate=1.5e-3, save_every=100),
+        autoencoder=Plan("autoencoder", steps=3_000, rate=2e-3, save_every=500),
+        unet=Plan("unet", steps=10_000, rate=1.5e-3, save_every=500, warm_up=300),
+        control=Plan("control", steps=2_200, rate=1.5e-3, save_every=100, warm_up=100),
     ),
 }
 
@@ -97,10 +97,7 @@ def main() -> None:
     device = torch.device(options.device)
     scale = SCALES[device.type].shortened(options.share) if options.share != 1 else SCALES[device.type]
     log.info("training on %s, torch %s", _device_name(device), torch.__version__)
-    if device.type == "cpu":
-        import comfy.cli_args
-
-        comfy.cli_args.args.cpu = True  # the host looks for CUDA otherwise
+    use_cpu_without_cuda()
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
@@ -119,8 +116,8 @@ class Training:
             return
         started = time.monotonic()
         scenes = max(2048, self.scale.scenes)
-        pairs = make_pairs(scenes, _TRAINING_SEED, autoencoder, self.device)
-        log.info("%d pairs made in %.1f s; latents' deviation %.3f", len(pairs), time.monotonic() - started, pairs.latents.float().std())
+        pairs = self._pairs(scenes, autoencoder)
+        log.info("%d pairs ready in %.1f s; latents' deviation %.3f", len(pairs), time.monotonic() - started, pairs.latents.float().std())
         unet, words = self._unet(pairs)
         watch = Watch(self.scale.watched, autoencoder, unet, words, self.runs, self.device)
         watch.plain()
@@ -136,7 +133,7 @@ class Training:
         path = self.weights / "autoencoder.safetensors"
         autoencoder = Autoencoder().to(self.device).eval().requires_grad_(False)
         if not path.exists():
-            count = min(self.scale.scenes, 100_000)
+            count = min(self.scale.scenes, 8_000 if self.device.type == "cpu" else 100_000)
             plan = replace(self.scale.autoencoder, seed=_TRAINING_SEED)
             trained = train_autoencoder(plan, count, self.scale.autoencoder_batch, self.runs, self.device)
             _save(path, trained.state_dict(), {})
@@ -144,6 +141,15 @@ class Training:
         held_out = pictures(sample_scenes(256, _WATCH_SEED), self.device).float() / 255
         log.info("autoencoder: %.2f dB on scenes not seen", psnr(autoencoder, held_out))
         return autoencoder
+
+    def _pairs(self, count: int, autoencoder: Autoencoder) -> Pairs:
+        path = self.runs / f"pairs_{count}.safetensors"
+        if not path.exists():
+            pairs = make_pairs(count, _TRAINING_SEED, autoencoder, self.device)
+            unfinished = path.with_suffix(".unfinished")
+            safetensors.torch.save_file({name: tensor.cpu() for name, tensor in vars(pairs).items()}, unfinished)
+            unfinished.replace(path)
+        return Pairs(**safetensors.torch.load_file(path, device=str(self.device)))
 
     def _unet(self, pairs: Pairs) -> tuple[nn.Module, Words]:
         unet_path, words_path = self.weights / "unet.safetensors", self.weights / "words.safetensors"
@@ -221,8 +227,6 @@ class Watch:
         log.info("no control: F1 %.3f, colour error %.3f", *self.scores(drawn))
         log.info("redrawn by the autoencoder: F1 %.3f, colour error %.4f", *self.scores(redrawn))
         save_sheet(self.runs / "sheets" / "plain.jpg", [("drawn from captions alone", drawn[:48])], across=8)
-        for caption in _captions(len(drawn)):
-            log.debug(caption)
 
     def control(self, name: str) -> Callable[[nn.Module, int], None]:
         def watch(control: nn.Module, step: int) -> None:
@@ -232,7 +236,7 @@ class Watch:
             log.info("%s at step %d: F1 %.3f, colour error %.4f", name, step, f1, colour)
             with (self.runs / f"watch_{name}.csv").open("a", newline="") as file:
                 csv.writer(file).writerow([step, f"{f1:.4f}", f"{colour:.4f}"])
-            save_sheet(self.runs / "steps" / f"{name}_{step:06d}.png", [("", drawn[:8])], across=8)
+            save_sheet(self.runs / "steps" / f"{name}_{step:06d}.png", [(f"step {step}, F1 {f1:.2f}", drawn[:8])], across=8)
 
         return watch
 
@@ -250,8 +254,11 @@ class Watch:
         save_sheet(self.runs / "sheets" / "controls.jpg", columns)
 
 
-def _captions(count: int) -> list[str]:
-    return sample_scenes(count, _WATCH_SEED).captions()
+def use_cpu_without_cuda() -> None:
+    """Tells the host, before its other modules are imported, what `--cpu` would: it looks for CUDA otherwise."""
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = comfy.cli_args.args.cpu or not torch.cuda.is_available()
 
 
 def _save(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:

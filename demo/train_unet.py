@@ -40,6 +40,10 @@ def draw_noised(pairs: Pairs, batch: int, empty: float, generator: torch.Generat
     rows = torch.randint(0, len(pairs), (batch,), generator=generator, device=device)
     latent = pairs.latents[rows].float()
     noise = torch.randn(latent.shape, generator=generator, device=device)
-    times = torch.randint(0, STEPS, (batch,), generator=generator, device=device)
+    # Half of the times are even, half lie where shapes form: with 256 cells a picture that is the middle.
+    even = torch.rand(batch, generator=generator, device=device)
+    middle = torch.sigmoid(1.2 * torch.randn(batch, generator=generator, device=device))
+    pick = torch.rand(batch, generator=generator, device=device) < 0.5
+    times = (torch.where(pick, even, middle) * STEPS).long().clamp(max=STEPS - 1)
     kept = torch.rand((batch, 1), generator=generator, device=device) >= empty
     return rows, latent, noise, times, pairs.words[rows] * kept

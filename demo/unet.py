@@ -80,8 +80,11 @@ def trainable_copy(unet: nn.Module) -> nn.Module:
     return control
 
 
-def host_model(state_dict: dict[str, Tensor]) -> Any:
-    """The UNet as the host's MODEL: a ModelPatcher that the stock KSampler runs (v-prediction)."""
+def host_model(state_dict: dict[str, Tensor], preview: Tensor) -> Any:
+    """The UNet as the host's MODEL: a ModelPatcher that the stock KSampler runs (v-prediction).
+
+    `preview` (5, 3) holds the RGB of each latent channel and, last, of an empty latent.
+    """
     import comfy.latent_formats
     import comfy.model_base
     import comfy.model_management
@@ -90,6 +93,8 @@ def host_model(state_dict: dict[str, Tensor]) -> Any:
 
     class DemoLatents(comfy.latent_formats.LatentFormat):  # type: ignore[misc]
         scale_factor = 1.0
+        latent_rgb_factors = preview[:-1].tolist()
+        latent_rgb_factors_bias = preview[-1].tolist()
 
     class DemoConfig(comfy.supported_models.SD15):  # type: ignore[misc]
         unet_config = UNET_CONFIG
