@@ -109,6 +109,7 @@ OTHER_FILES = (
         AllOf(Starting("model.diffusion_model."), AnyOf(Starting("first_stage_model."), Starting("vae."))),
         "load it with the stock node 'Load Checkpoint' and choose a ControlNet file here",
     ),
+    Family("an AnimateDiff motion module", Containing("motion_modules"), "load it with an AnimateDiff node"),
     Family(
         "a diffusion model without a control in it",
         AnyOf(
@@ -120,7 +121,6 @@ OTHER_FILES = (
         ),
         "load it with the stock node 'Load Diffusion Model' and choose a ControlNet file here",
     ),
-    Family("an AnimateDiff motion module", Containing("motion_modules"), "load it with an AnimateDiff node"),
     Family(
         "a VAE",
         AnyOf(
