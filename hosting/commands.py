@@ -116,17 +116,8 @@ def demo(host: Host, options: argparse.Namespace) -> int:
                 str(options.output.resolve()),
             ],
         )
-    say(f"Took {time.monotonic() - started:.0f} s{peak_memory()}.")
+    say(f"All in all {time.monotonic() - started:.0f} s.")
     return code
-
-
-def peak_memory() -> str:
-    if sys.platform == "win32":
-        return ""
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return f"; ComfyUI's peak memory was {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 1e9:.1f} GB"
 
 
 def serve(host: Host, options: argparse.Namespace, extra: Sequence[str]) -> int:

@@ -84,10 +84,10 @@ def environment(host: Host) -> dict[str, str]:
         "no_proxy": local,
         "PYTHONUNBUFFERED": "1",
         "PYTHONUTF8": "1",
+        # Kept, or each start compiles torch anew; here, because a person's installation gets no byte from us.
+        "PYTHONPYCACHEPREFIX": str(HOME / "pycache"),
     }
-    # A person's installation gets no byte from us. Ours must keep its compiled files, or each start compiles torch anew.
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
-    variables |= {"PYTHONPYCACHEPREFIX": str(HOME / "pycache")} if host.ours else {"PYTHONDONTWRITEBYTECODE": "1"}
     return variables
 
 

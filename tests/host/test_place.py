@@ -36,16 +36,15 @@ def test_programs_reach_the_server_directly_and_know_the_installation(host, monk
     assert variables["COMFYUI_PATH"] == str(host.comfyui)
 
 
-def test_compiled_files_are_kept_in_our_folder_and_never_written_to_a_persons(host, monkeypatch):
+@pytest.mark.parametrize("ours", [True, False])
+def test_compiled_files_are_kept_in_our_folder_and_nowhere_else(host, ours, monkeypatch):
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    ours = place.environment(host)
-    assert ours["PYTHONPYCACHEPREFIX"] == str(place.HOME / "pycache")
-    assert "PYTHONDONTWRITEBYTECODE" not in ours
-    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE")
-    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
-    foreign = place.environment(Host(host.python, host.comfyui, ours=False))
-    assert foreign["PYTHONDONTWRITEBYTECODE"] == "1"
-    assert "PYTHONPYCACHEPREFIX" not in foreign
+    variables = place.environment(Host(host.python, host.comfyui, ours))
+    assert variables["PYTHONPYCACHEPREFIX"] == str(place.HOME / "pycache")
+    assert "PYTHONDONTWRITEBYTECODE" not in variables
+    subprocess.run([sys.executable, "-c", "import comfy.cli_args"], env=variables, check=True)
+    assert list((place.HOME / "pycache").rglob("cli_args.*.pyc"))
+    assert not list(host.comfyui.rglob("*.pyc"))
 
 
 SHOW = "import json, sys, nodes, comfy.cli_args as c; print(json.dumps([sys.path, nodes.whose, c.args.cpu, sys.argv]))"
