@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,7 @@ _HOST_WIDTH = 64  # the host's TAESD class has this width throughout
 class _Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv = nn.Sequential(
-            _conv(width, width), nn.ReLU(), _conv(width, width), nn.ReLU(), _conv(width, width)
-        )
+        self.conv = nn.Sequential(_conv(width, width), nn.ReLU(), _conv(width, width), nn.ReLU(), _conv(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.relu(self.conv(x) + x)
@@ -36,14 +35,14 @@ def _conv(before: int, after: int, **options: bool | int) -> nn.Conv2d:
 
 def _encoder() -> nn.Sequential:
     layers: list[nn.Module] = [_conv(3, _WIDTHS[0]), _Block(_WIDTHS[0])]
-    for before, after in zip(_WIDTHS, _WIDTHS[1:], strict=False):
+    for before, after in pairwise(_WIDTHS):
         layers += [_conv(before, after, stride=2, bias=False), *(_Block(after) for _ in range(3))]
     return nn.Sequential(*layers, _conv(_WIDTHS[-1], CHANNELS))
 
 
 def _decoder() -> nn.Sequential:
     layers: list[nn.Module] = [_Clamp(), _conv(CHANNELS, _WIDTHS[3]), nn.ReLU()]
-    for before, after in zip(_WIDTHS[::-1], _WIDTHS[-2::-1], strict=False):
+    for before, after in pairwise(_WIDTHS[::-1]):
         layers += [*(_Block(before) for _ in range(3)), nn.Upsample(scale_factor=2), _conv(before, after, bias=False)]
     return nn.Sequential(*layers, _Block(_WIDTHS[0]), _conv(_WIDTHS[0], 3))
 

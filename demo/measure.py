@@ -73,7 +73,9 @@ class Bench:
     def score(self, drawn: Tensor, edges: Tensor | None = None) -> Score:
         found = canny(drawn, low=100, high=200)[..., 0]
         wanted = (self.edges if edges is None else edges)[..., 0]
-        return Score(float(edge_score(found, wanted).f1.mean()), float(block_colour_error(drawn, self.truth, GRID).mean()))
+        return Score(
+            float(edge_score(found, wanted).f1.mean()), float(block_colour_error(drawn, self.truth, GRID).mean())
+        )
 
 
 def measure(bench: Bench, edges: Any, colour: Any) -> tuple[dict[str, Score], dict[str, Tensor]]:
@@ -126,7 +128,10 @@ def main() -> None:
     )
     scores, pictures = measure(bench, edges, colour)
     options.docs.mkdir(parents=True, exist_ok=True)
-    figures = {title: {"edge F1": round(score.f1, 3), "colour error": round(score.colour, 4)} for title, score in scores.items()}
+    figures = {
+        title: {"edge F1": round(score.f1, 3), "colour error": round(score.colour, 4)}
+        for title, score in scores.items()
+    }
     (options.docs / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     for title, score in scores.items():
         log.info("%-40s edge F1 %.3f  colour error %.4f", title, score.f1, score.colour)
@@ -140,7 +145,9 @@ def _draw_sheets(bench: Bench, pictures: dict[str, Tensor], docs: Path) -> None:
     save_sheet(docs / "plain.jpg", [("from captions alone, 20 steps, CFG 4", plain[:40])], across=8)
     shown = slice(0, 12)
     columns = [("scene", bench.truth[shown]), ("edges", bench.edges[shown]), ("colours", bench.colours[shown])]
-    columns += [(title, pictures[title][shown]) for title in ("no control", "edge control", "colour control", "both controls")]
+    columns += [
+        (title, pictures[title][shown]) for title in ("no control", "edge control", "colour control", "both controls")
+    ]
     save_sheet(docs / "controls.jpg", columns)
     (docs / "captions.txt").write_text("\n".join(bench.captions[:40]) + "\n", encoding="utf-8")
 

@@ -34,7 +34,9 @@ class Plan:
 
     def rate_at(self, step: int) -> float:
         progress = step / self.steps
-        return self.rate * min(1.0, (step + 1) / self.warm_up) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        return (
+            self.rate * min(1.0, (step + 1) / self.warm_up) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        )
 
 
 def optimise(
@@ -56,7 +58,9 @@ def optimise(
     average = [p.detach().clone() for p in parameters]
     cuda = device.type == "cuda"
     rate = torch.tensor(plan.rate, device=device) if cuda else plan.rate
-    optimiser = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=cuda, capturable=cuda)
+    optimiser = torch.optim.AdamW(
+        parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=cuda, capturable=cuda
+    )
     keep = torch.tensor(0.0, device=device)
 
     def step_on(batch: tuple[Tensor, ...]) -> Tensor:
@@ -76,7 +80,9 @@ def optimise(
         state = torch.load(path, map_location=device, weights_only=True)
         first = state["step"]
         with torch.no_grad():
-            for parameter, value, mean, saved in zip(parameters, state["parameters"], average, state["average"], strict=True):
+            for parameter, value, mean, saved in zip(
+                parameters, state["parameters"], average, state["average"], strict=True
+            ):
                 parameter.copy_(value)
                 mean.copy_(saved)
         optimiser.load_state_dict(state["optimiser"])

@@ -10,7 +10,7 @@ import csv
 import logging
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from .sheets import save_sheet
 from .train_autoencoder import psnr, train_autoencoder
 from .train_control import controlled, train_control
 from .train_unet import train_unet
-from .unet import METADATA, trainable_unet
+from .unet import METADATA, trainable_copy, trainable_unet
 from .words import Words, token_batch
 
 log = logging.getLogger("demo.train")
@@ -38,6 +38,7 @@ log = logging.getLogger("demo.train")
 HERE = Path(__file__).parent
 GUIDANCE = 4.0
 _TRAINING_SEED, _WATCH_SEED = 1, 2
+STAGES = ("autoencoder", "unet", "edges", "colour")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ class Scale:
 
     def shortened(self, share: float) -> Scale:
         def cut(plan: Plan) -> Plan:
-            return replace(plan, steps=max(10, int(plan.steps * share)), save_every=max(5, int(plan.save_every * share)))
+            return replace(
+                plan, steps=max(10, int(plan.steps * share)), save_every=max(5, int(plan.save_every * share))
+            )
 
         return replace(self, autoencoder=cut(self.autoencoder), unet=cut(self.unet), control=cut(self.control))
 
@@ -90,7 +93,13 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=HERE / "weights", help="where the finished files go")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--share", type=float, default=1.0, help="train for this share of the steps, to try things out")
-    parser.add_argument("--until", choices=("autoencoder", "unet", "edges", "colour"), default="colour")
+    parser.add_argument(
+        "--stages",
+        nargs="+",
+        choices=STAGES,
+        default=STAGES,
+        help="all, or some whose forerunners are finished; two may train at once",
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     options.runs.mkdir(parents=True, exist_ok=True)
@@ -101,7 +110,7 @@ def main() -> None:
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
-    Training(scale, options.runs, options.weights, device).run(options.until)
+    Training(scale, options.runs, options.weights, device).run(options.stages)
 
 
 class Training:
@@ -110,24 +119,28 @@ class Training:
     def __init__(self, scale: Scale, runs: Path, weights: Path, device: torch.device) -> None:
         self.scale, self.runs, self.weights, self.device = scale, runs, weights, device
 
-    def run(self, until: str) -> None:
+    def run(self, stages: Sequence[str]) -> None:
         autoencoder = self._autoencoder()
-        if until == "autoencoder":
+        if set(stages) <= {"autoencoder"}:
             return
         started = time.monotonic()
-        scenes = max(2048, self.scale.scenes)
-        pairs = self._pairs(scenes, autoencoder)
-        log.info("%d pairs ready in %.1f s; latents' deviation %.3f", len(pairs), time.monotonic() - started, pairs.latents.float().std())
+        pairs = self._pairs(max(2048, self.scale.scenes), autoencoder)
+        log.info(
+            "%d pairs ready in %.1f s; latents' deviation %.3f",
+            len(pairs),
+            time.monotonic() - started,
+            pairs.latents.float().std(),
+        )
         unet, words = self._unet(pairs)
         watch = Watch(self.scale.watched, autoencoder, unet, words, self.runs, self.device)
-        watch.plain()
-        if until == "unet":
-            return
-        edges = self._control("edges", unet, words, pairs, pairs.edge_hints, watch)
-        if until == "edges":
-            return
-        colour = self._control("colour", unet, words, pairs, pairs.colour_hints, watch)
-        watch.both(edges, colour)
+        if "unet" in stages:
+            watch.plain()
+        hints = {"edges": pairs.edge_hints, "colour": pairs.colour_hints}
+        controls = {
+            name: self._control(name, unet, words, pairs, hint, watch) for name, hint in hints.items() if name in stages
+        }
+        if len(controls) == len(hints):
+            watch.both(**controls)
 
     def _autoencoder(self) -> Autoencoder:
         path = self.weights / "autoencoder.safetensors"
@@ -169,8 +182,6 @@ class Training:
     def _control(
         self, name: str, unet: nn.Module, words: Words, pairs: Pairs, hints: Callable[[Tensor], Tensor], watch: Watch
     ) -> nn.Module:
-        from .unet import trainable_copy
-
         path = self.weights / "controlnet" / f"control_composer_demo_{name}.safetensors"
         if not path.exists():
             plan = replace(self.scale.control, name=f"control_{name}", seed=_TRAINING_SEED)
@@ -193,7 +204,9 @@ class Watch:
         scenes = sample_scenes(count, _WATCH_SEED)
         self.truth = pictures(scenes, device).float().movedim(1, -1) / 255
         self.pairs = make_pairs(count, _WATCH_SEED, autoencoder, device)
-        self.noise = torch.randn(self.pairs.latents.shape, generator=torch.Generator().manual_seed(_WATCH_SEED)).to(device)
+        self.noise = torch.randn(self.pairs.latents.shape, generator=torch.Generator().manual_seed(_WATCH_SEED)).to(
+            device
+        )
         rows = torch.arange(count, device=device)
         self.hints = {"edges": self.pairs.edge_hints(rows), "colour": self.pairs.colour_hints(rows)}
 
@@ -236,7 +249,9 @@ class Watch:
             log.info("%s at step %d: F1 %.3f, colour error %.4f", name, step, f1, colour)
             with (self.runs / f"watch_{name}.csv").open("a", newline="") as file:
                 csv.writer(file).writerow([step, f"{f1:.4f}", f"{colour:.4f}"])
-            save_sheet(self.runs / "steps" / f"{name}_{step:06d}.png", [(f"step {step}, F1 {f1:.2f}", drawn[:8])], across=8)
+            save_sheet(
+                self.runs / "steps" / f"{name}_{step:06d}.png", [(f"step {step}, F1 {f1:.2f}", drawn[:8])], across=8
+            )
 
         return watch
 
@@ -270,7 +285,11 @@ def _save(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> Non
 
 
 def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return (
+        torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    )
 
 
 if __name__ == "__main__":

@@ -20,12 +20,17 @@ _NOISE = 0.05  # on latents, so that the decoder forgives what sampling leaves
 def train_autoencoder(plan: Plan, count: int, batch: int, folder: Path, device: torch.device) -> Autoencoder:
     """Trains on `count` scenes and scales the latents to unit variance."""
     torch.manual_seed(plan.seed)
-    autoencoder = Autoencoder().to(device, memory_format=torch.channels_last)
+    autoencoder = Autoencoder().to(device)
+    autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types miss this form
     data = pictures(sample_scenes(count, plan.seed), device)
 
     def draw(side: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         rows = torch.randint(0, count, (batch,), generator=generator, device=device)
-        top, left = (int(place) for place in torch.randint(0, (SIZE - side) // FACTOR + 1, (2,), generator=generator, device=device) * FACTOR)
+        top, left = (
+            int(place)
+            for place in torch.randint(0, (SIZE - side) // FACTOR + 1, (2,), generator=generator, device=device)
+            * FACTOR
+        )
         picture = data[rows, :, top : top + side, left : left + side].float() / 255
         noise = torch.randn((batch, CHANNELS, side // FACTOR, side // FACTOR), generator=generator, device=device)
         return picture.contiguous(memory_format=torch.channels_last), noise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -91,14 +91,14 @@ def host_model(state_dict: dict[str, Tensor], preview: Tensor) -> Any:
     import comfy.model_patcher
     import comfy.supported_models
 
-    class DemoLatents(comfy.latent_formats.LatentFormat):  # type: ignore[misc]
+    class DemoLatents(comfy.latent_formats.LatentFormat):
         scale_factor = 1.0
         latent_rgb_factors = preview[:-1].tolist()
         latent_rgb_factors_bias = preview[-1].tolist()
 
-    class DemoConfig(comfy.supported_models.SD15):  # type: ignore[misc]
+    class DemoConfig(comfy.supported_models.SD15):
         unet_config = UNET_CONFIG
-        unet_extra_config = {"num_heads": -1, "num_head_channels": HEAD_WIDTH}
+        unet_extra_config: ClassVar = {"num_heads": -1, "num_head_channels": HEAD_WIDTH}
         latent_format = DemoLatents
 
         def model_type(self, state_dict: dict[str, Tensor], prefix: str = "") -> Any:

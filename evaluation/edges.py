@@ -19,7 +19,9 @@ class EdgeScore:
     def f1(self) -> Tensor:
         """Harmonic mean of precision and recall; 0 where both are."""
         total = self.precision + self.recall
-        return torch.where(total > 0, 2 * self.precision * self.recall / total.clamp(min=1e-12), torch.zeros_like(total))
+        return torch.where(
+            total > 0, 2 * self.precision * self.recall / total.clamp(min=1e-12), torch.zeros_like(total)
+        )
 
 
 def edge_score(found: Tensor, wanted: Tensor, tolerance: float = 2.0) -> EdgeScore:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from control_composer.demo.autoencoder import Autoencoder, host_state_dict
 
 

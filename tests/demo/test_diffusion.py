@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from control_composer.demo.diffusion import STEPS, alphas_cumprod, noised, sample
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from control_composer.demo.scenes import COLOURS, GROUNDS, MOST_SHAPES, SHAPES, SIZE, render, sample_scenes
 from control_composer.demo.words import LENGTH, VOCABULARY, token_batch, tokens
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from control_composer.demo.optimise import Plan, optimise
 from torch import Tensor, nn
+
+from control_composer.demo.optimise import Plan, optimise
 
 pytest.importorskip("comfy")
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from control_composer.evaluation.colour import block_colour_error
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from control_composer.evaluation.edges import edge_score
 
 
