@@ -144,9 +144,10 @@ def accumulate(total: Accumulator, evaluation: Evaluation, step: Step) -> None:
     for layer in evaluation.layers:
         factors = step.row_factors(layer)
         for (place, index, residual), weight in zip(residuals.items(), layer.weights(blocks), strict=True):
+            shaped = None
             if residual is not None and weight != 0:
-                shaped = shape(residual, layer.gain, weight, [factors[row] for row in rows])
-                total.add(place, index, spread(shaped, rows, step.count))
+                shaped = spread(shape(residual, layer.gain, weight, [factors[row] for row in rows]), rows, step.count)
+            total.add(place, index, shaped)  # None too: the UNet counts from the end of the list
 
 
 def shape(residual: Tensor, gain: float, weight: float, factors: Sequence[float]) -> Tensor:

@@ -6,6 +6,7 @@ Import as `control_composer.tests.narrow`, after `pytest.importorskip("comfy")`.
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import comfy.cldm.cldm
@@ -166,6 +167,30 @@ def sample(model: Any, positive: Any, negative: Any, size: tuple[int, int, int],
         (out,) = nodes.common_ksampler(model, positive=positive, negative=negative, latent=latent, **settings)
     samples: Tensor = out["samples"]
     return samples
+
+
+@dataclass
+class Call:
+    """What one call of the UNet received."""
+
+    control: dict[str, list[Tensor | None]] | None
+    kinds: list[int]
+
+
+class Spy:
+    """Records what reaches the UNet, through the host's own hook for wrapping it."""
+
+    def __init__(self, model: Any) -> None:
+        self.calls: list[Call] = []
+        self.model = model.clone()
+        self.model.set_model_unet_function_wrapper(self._record)
+
+    def _record(self, apply_model: Any, call: dict[str, Any]) -> Tensor:
+        control = call["c"].get("control")
+        kept = control and {place: [x if x is None else x.clone() for x in rows] for place, rows in control.items()}
+        self.calls.append(Call(kept, list(call["cond_or_uncond"])))
+        out: Tensor = apply_model(call["input"], call["timestep"], **call["c"])
+        return out
 
 
 def relative(a: Tensor, b: Tensor) -> float:
