@@ -1,0 +1,84 @@
+"""Writes the public surface of the pack, loaded as the host loads it, as JSON to the file named by the first argument.
+
+Run it with the host's interpreter; what it writes under "nodes" is the content of surface.json beside it.
+"""
+
+import asyncio
+import importlib.util
+import json
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(name):
+    """The way of ComfyUI's `load_custom_node`: the absolute path is the module's name."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def described(node):
+    schema = node.define_schema()
+    return {
+        "inputs": [described_input(item) for item in schema.inputs],
+        "outputs": [{"id": item.id, "type": item.get_io_type()} for item in schema.outputs],
+    }
+
+
+def described_input(item):
+    found = {"id": item.id, "type": item.get_io_type(), "optional": bool(item.optional)}
+    found["default"] = getattr(item, "default", None)
+    if getattr(item, "options", None) and item.id != "control_net_name":  # which lists the files that are there
+        found["options"] = list(item.options)
+    return found
+
+
+def main():
+    import comfy.options
+
+    comfy.options.enable_args_parsing(False)
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = True
+    import comfy_api.latest  # noqa: F401
+
+    import nodes  # noqa: F401  ComfyUI's: what the host has loaded before it comes to packs
+
+    begin = time.perf_counter()
+    module = load(str(ROOT).replace(".", "_x_"))
+    seconds = time.perf_counter() - begin
+    extension = asyncio.run(module.comfy_entrypoint())
+    asyncio.run(extension.on_load())
+    listed = asyncio.run(extension.get_node_list())
+
+    import folder_paths
+
+    documented = {
+        node.define_schema().node_id: {
+            "undocumented": [
+                i.id for i in [*node.define_schema().inputs, *node.define_schema().outputs] if not i.tooltip
+            ],
+            "aliases": len(node.define_schema().search_aliases),
+            "description": bool(node.define_schema().description),
+            "category": node.define_schema().category,
+        }
+        for node in listed
+    }
+    for node in listed:
+        node.GET_SCHEMA()  # the host's own validation
+    result = {
+        "nodes": {node.define_schema().node_id: described(node) for node in listed},
+        "documented": documented,
+        "seconds": seconds,
+        "demo_controls": str(ROOT / "demo" / "weights" / "controlnet") in folder_paths.get_folder_paths("controlnet"),
+    }
+    Path(sys.argv[1]).write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
