@@ -61,7 +61,8 @@ class Line:
         self.last = title
 
     def end(self, text: str) -> None:
-        print(f"{chr(13) if sys.stdout.isatty() else ''}{self.label}: {text}".ljust(119), flush=True)
+        done = f"{self.label}: {text}"
+        print(f"\r{done:119}" if sys.stdout.isatty() else done, flush=True)
 
 
 async def run_workflow(client: Client, name: str, object_info: Any, output: Path) -> list[Saved]:
@@ -100,9 +101,9 @@ async def run(server: str, output: Path) -> None:
             for name, row in rows.items()
         }
     ).save(sheet)
-    for row in rows.values():
+    for name, row in rows.items():
         for saved in row:
-            print(f"{saved.title}:")
+            print(f"{name}, {saved.title}:")
             for path in saved.paths:
                 print(f"  {path}")
     print(f"Contact sheet: {sheet}")

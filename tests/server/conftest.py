@@ -27,7 +27,7 @@ from control_composer.demo.graph import prompt_from_workflow
 
 ROOT = Path(__file__).resolve().parents[2]
 PACK = "control-composer"
-START_SECONDS = 240
+START_SECONDS = 400
 
 Prompt = dict[str, dict[str, Any]]
 
@@ -87,7 +87,7 @@ class Server:
         self.post("/free", {"unload_models": True, "free_memory": True})
         time.sleep(1)
 
-    def run(self, prompt: Prompt, timeout: float = 120) -> Run:
+    def run(self, prompt: Prompt, timeout: float = 300) -> Run:
         """Queues the prompt, waits, fetches the saved pictures. Raises Refused or Failed."""
         try:
             prompt_id = self.post("/prompt", {"prompt": prompt})["prompt_id"]

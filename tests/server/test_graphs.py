@@ -50,6 +50,21 @@ def results(server: Any) -> dict[str, Any]:
     return {name: server.run(server.example(name)) for name in EXAMPLES}
 
 
+@pytest.fixture(scope="session")
+def quick_results(server: Any) -> dict[str, Any]:
+    return {name: server.run(quick(server.example(name))) for name in EXAMPLES}
+
+
+def test_the_words_of_one_control_name_the_shapes_of_its_scene(server: Any) -> None:
+    from control_composer.demo.scenes import SHAPES, sample_scenes
+
+    prompt = server.example("demo_one_control")
+    caption = sample_scenes(1, of_type(prompt, "ControlComposerDemoScene")[0]["inputs"]["seed"]).captions()[0]
+    words = max((node["inputs"]["text"] for node in of_type(prompt, "ControlComposerDemoPrompt")), key=len)
+    assert {shape for shape in SHAPES if shape in caption} == {shape for shape in SHAPES if shape in words}
+    assert caption != words
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_examples_run_as_they_ship(results: dict[str, Any], name: str) -> None:
     pictures = results[name].pictures
@@ -90,11 +105,11 @@ def test_the_hint_is_opencvs(results: dict[str, Any], server: Any) -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_same_graph_twice_gives_the_same_pictures(server: Any, results: dict[str, Any], name: str) -> None:
+def test_the_same_graph_twice_gives_the_same_pictures(server: Any, quick_results: dict[str, Any], name: str) -> None:
     server.forget()
-    again = server.run(server.example(name))
+    again = server.run(quick(server.example(name)))
     assert not again.cached, "the host answered from its cache, so nothing was shown"
-    assert_same(again.pictures, results[name].pictures)
+    assert_same(again.pictures, quick_results[name].pictures)
 
 
 def test_a_control_that_was_used_before_gives_the_same_pictures(server: Any) -> None:
@@ -110,27 +125,33 @@ def test_a_control_that_was_used_before_gives_the_same_pictures(server: Any) -> 
     assert_same(again.pictures, before)
 
 
-def test_another_seed_gives_other_pictures(server: Any, results: dict[str, Any]) -> None:
-    prompt = set_everywhere(server.example("demo_one_control"), "KSampler", seed=2)
-    other = server.run(prompt).pictures
-    assert np.array_equal(other["Hint"], results["demo_one_control"].pictures["Hint"])
-    assert not np.array_equal(other["With control"], results["demo_one_control"].pictures["With control"])
+def test_another_seed_gives_other_pictures(server: Any, quick_results: dict[str, Any]) -> None:
+    before = quick_results["demo_one_control"].pictures
+    other = server.run(set_everywhere(quick(server.example("demo_one_control")), "KSampler", seed=2)).pictures
+    assert np.array_equal(other["Hint"], before["Hint"])
+    assert not np.array_equal(other["With control"], before["With control"])
 
 
-def test_a_restarted_server_gives_the_same_pictures(results: dict[str, Any], start_another: Callable[[], Any]) -> None:
+def test_a_restarted_server_gives_the_same_pictures(
+    server: Any, quick_results: dict[str, Any], start_another: Callable[[], Any]
+) -> None:
     with start_another() as restarted:
         for name in EXAMPLES:
-            assert_same(restarted.run(restarted.example(name)).pictures, results[name].pictures)
+            again = restarted.run(quick(server.example(name)))
+            assert_same(again.pictures, quick_results[name].pictures)
 
 
-@pytest.mark.parametrize(("name", "controlled"), zip(EXAMPLES, ["With control", "With both controls"], strict=True))
+@pytest.mark.parametrize(
+    ("name", "controlled"), list(zip(EXAMPLES, ["With control", "With both controls"], strict=True))
+)
 def test_zero_strength_is_bit_identical_to_no_control(
-    server: Any, results: dict[str, Any], name: str, controlled: str
+    server: Any, quick_results: dict[str, Any], name: str, controlled: str
 ) -> None:
-    shipped = results[name].pictures
-    assert not np.array_equal(shipped[controlled], shipped["Without control"])
-    off = server.run(set_everywhere(server.example(name), "ControlComposerApply", strength=0.0)).pictures
+    full = quick_results[name].pictures
+    assert not np.array_equal(full[controlled], full["Without control"])
+    off = server.run(set_everywhere(quick(server.example(name)), "ControlComposerApply", strength=0.0)).pictures
     assert np.array_equal(off[controlled], off["Without control"])
+    assert np.array_equal(off["Without control"], full["Without control"])
 
 
 def test_another_size_of_latent_and_batch(server: Any) -> None:
@@ -182,11 +203,11 @@ def test_a_file_that_is_no_control_is_refused_by_name(server: Any) -> None:
     assert failure.value.node_type == "ControlComposerLoad"
 
 
-def test_after_an_error_the_next_run_is_right(server: Any, results: dict[str, Any]) -> None:
-    prompt = server.example("demo_one_control")
+def test_after_an_error_the_next_run_is_right(server: Any, quick_results: dict[str, Any]) -> None:
+    prompt = quick(server.example("demo_one_control"))
     with pytest.raises(server.Failed):
         server.run(set_everywhere(prompt, "ControlComposerDemoPrompt", text="a zebra"))
-    assert_same(server.run(prompt).pictures, results["demo_one_control"].pictures)
+    assert_same(server.run(prompt).pictures, quick_results["demo_one_control"].pictures)
 
 
 # ---- the script behind `host.py demo` ----
@@ -198,7 +219,7 @@ def run_script(server_url: str, output: Path, environment: dict[str, str]) -> su
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
 
 
@@ -252,7 +273,7 @@ def test_the_script_hears_of_every_sampling_step(server: Any) -> None:
 def test_the_script_prints_the_nodes_own_sentence(server: Any) -> None:
     from control_composer.demo.client import ServerError
 
-    prompt = server.example("demo_one_control")
+    prompt = quick(server.example("demo_one_control"))
     with pytest.raises(ServerError, match=r'node \d+ "Words": .*zebra.*circle'):
         run_client(server, set_everywhere(prompt, "ControlComposerDemoPrompt", text="a zebra"))
     with pytest.raises(ServerError, match=r'node \d+ "Load ControlNet.*": .*nowhere\.safetensors'):
