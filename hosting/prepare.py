@@ -69,12 +69,21 @@ def check_python(version: tuple[int, int], bits: int) -> None:
     low, high = PYTHONS
     if low <= version <= high and bits == 64:
         return
-    other = next((found for minor in (12, 11, 13, 10) if (found := shutil.which(f"python3.{minor}"))), None)
+    other = other_python()
     raise HostError(
         f"This is a {bits}-bit Python {version[0]}.{version[1]}, but ComfyUI's pinned packages need a 64-bit Python "
         f"{low[0]}.{low[1]} to {high[0]}.{high[1]}: "
         + (f"run `{other} host.py` instead." if other else "install one, for example 3.12, and run host.py with it.")
     )
+
+
+def other_python() -> str | None:
+    """A suitable Python on the PATH, if there is one that runs: names may be placeholders of a version manager."""
+    for minor in (12, 11, 13, 10):
+        found = shutil.which(f"python3.{minor}")
+        if found and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0:
+            return found
+    return None
 
 
 def check_disk(free: int, home: Path, have: int = 0) -> None:
@@ -87,11 +96,12 @@ def check_disk(free: int, home: Path, have: int = 0) -> None:
 
 
 def check_disk_left() -> None:
+    """Raises if the disk is the likely reason of a failure: uv clears what it could not finish, which may be 2 GB of torch."""
     free = shutil.disk_usage(HOME).free
-    if free < 0.2e9:
+    if free < 2e9:
         raise HostError(
-            f"The disk of {HOME} ran full: {free / 1e6:.0f} MB are left, but the host needs {DISK_GB:.0f} GB in all: "
-            "free some space and run the same command again."
+            f"The disk of {HOME} is too full to go on: {free / 1e9:.1f} GB are left, but the host needs {DISK_GB:.0f} GB "
+            "in all: free some space and run the same command again."
         )
 
 

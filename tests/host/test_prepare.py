@@ -154,9 +154,11 @@ def test_an_unsuitable_python_is_named_with_the_remedy(version, bits, found, mon
 
 
 def test_a_suitable_python_beside_the_unsuitable_one_is_offered(monkeypatch):
-    monkeypatch.setattr(prepare.shutil, "which", lambda name: "/usr/bin/python3.11" if name == "python3.11" else None)
-    with pytest.raises(HostError, match=r"run `/usr/bin/python3\.11 host\.py` instead\.$"):
+    found = {"python3.12": "/bin/false", "python3.11": sys.executable}
+    monkeypatch.setattr(prepare.shutil, "which", found.get)
+    with pytest.raises(HostError) as error:
         prepare.check_python((3, 14), 64)
+    assert str(error.value).endswith(f"run `{sys.executable} host.py` instead.")
 
 
 def test_a_full_disk_is_seen_before_the_download(home, monkeypatch):
@@ -178,7 +180,7 @@ def test_what_an_earlier_run_left_counts_as_space(tmp_path):
 def test_a_disk_that_ran_full_on_the_way(home, monkeypatch):
     monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: type("Usage", (), {"free": int(12e6)}))
     with pytest.raises(
-        HostError, match=r"ran full: 12 MB are left, .* free some space and run the same command again\.$"
+        HostError, match=r"too full to go on: 0\.0 GB are left, .* free some space and run the same command again\.$"
     ):
         prepare.check_disk_left()
 
