@@ -81,6 +81,18 @@ def test_layers_of_one_network_and_one_picture_share_the_pass(model, modules):
     assert (len(passes), len(embeddings)) == (4, 1)
 
 
+def test_layers_of_one_network_with_pictures_of_their_own(model, modules):
+    """Six pictures are more than are embedded in one go."""
+    size, pictures = (6, 8, 8), (narrow.picture(6, 64, 64, seed=1), narrow.picture(1, 64, 64, seed=2))
+    ours, stock = start(), start()
+    control = narrow.make_ours(modules[0], "SD1")
+    for image in pictures:
+        ours = apply_control(*ours, control, image, 0.5)
+        stock = narrow.stock_apply(*stock, narrow.make_stock(modules[0]), image, 0.5)
+    expected = narrow.sample(model, *stock, size, steps=2)
+    assert narrow.relative(narrow.sample(model, *ours, size, steps=2), expected) <= 1e-5
+
+
 def adapter():
     """The host's control for a T2I-Adapter of the narrow model's widths."""
     import comfy.controlnet

@@ -144,6 +144,29 @@ def test_steps_outside_the_range_compute_nothing(model, control, kind, work):
     assert len(work[0]) == 2 * ours
 
 
+@pytest.mark.parametrize(("start", "end"), [(0.0, 1.0), (0.25, 0.75), (0.5, 0.5)])
+def test_both_ends_of_the_range_belong_to_it_as_in_the_stock_nodes(model, control, kind, start, end):
+    sampling = model.model.model_sampling
+    stock = narrow.make_stock(control.network.module).set_cond_hint(IMAGE.movedim(-1, 1), 1.0, (start, end))
+    ours = control.copy().set_cond_hint(IMAGE.movedim(-1, 1), 1.0, (start, end))
+    for each in (stock, ours):
+        each.pre_run(model.model, sampling.percent_to_sigma)
+    context = narrow.conditioning(kind, 1)[0][0]
+    cond = {"c_crossattn": context} | ({"y": torch.zeros(1, 2816)} if kind == "sdxl" else {})
+    acts = []
+    for percent in (start, end):
+        at = torch.tensor([sampling.percent_to_sigma(percent)]).clamp(max=14.0)
+        for sigma in (at, torch.nextafter(at, at + 1), torch.nextafter(at, at - 1)):
+            with torch.inference_mode():
+                expected, found = (
+                    each.get_control(torch.zeros(1, 4, 9, 13), sigma, cond, 1, {}) for each in (stock, ours)
+                )
+            assert (found is None) == (expected is None), (percent, sigma)
+            acts.append(found is not None)
+    if (start, end) == (0.25, 0.75):
+        assert acts == [True, False, True, True, True, False]
+
+
 def test_zero_strength_is_no_control_at_all(model, control, kind, work):
     positive, negative = conds(kind)
     out = apply_control(positive, negative, control, IMAGE, 0.0)
