@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 
 from control_composer.checkpoints import CheckpointError, connected_base, open_control
-from control_composer.checkpoints.base import ConnectedBase
+from control_composer.checkpoints.base import ConnectedBase, check_base
+from control_composer.checkpoints.encoder import EncoderHyperparameters
 from control_composer.checkpoints.errors import (
     AmbiguousHeadsError,
     BadWeightsError,
@@ -299,6 +301,25 @@ def test_base_of_another_model(weights: dict[str, Tensor], save: Save) -> None:
         "'control.safetensors' is a control for the base custom (64 channels x 1-1-2, text of 64), but the connected model is of the "
         "base SD1; connect a model that it was made for, or choose a control made for the connected one."
     )
+
+
+def test_sdxl_control_on_an_sd1_model_and_the_reverse() -> None:
+    sd1 = EncoderHyperparameters(4, 320, 3, (2, 2, 2, 2), (1, 2, 4, 4), (1,) * 6 + (-1, -1), 1, 768, False, None)
+    sdxl = EncoderHyperparameters(4, 320, 3, (2, 2, 2), (1, 2, 4), (-1, -1, 2, 2, 10, 10), 10, 2048, True, 2816)
+    on_sd1 = ConnectedBase("SD1", 320, (1, 2, 4, 4), (2, 2, 2, 2), 768, None, 8, -1)
+    on_sdxl = ConnectedBase("SDXL", 320, (1, 2, 4), (2, 2, 2), 2048, 2816, -1, 64)
+    check_base(Path("a.pth"), sd1, on_sd1)
+    check_base(Path("b.pth"), sdxl, on_sdxl)
+    # SDXL's small control reads no text, so it fits by the rest.
+    check_base(Path("b.pth"), replace(sdxl, context_dim=None), on_sdxl)
+    with pytest.raises(BaseMismatchError) as caught:
+        check_base(Path("canny_xl.safetensors"), sdxl, on_sd1)
+    assert str(caught.value) == (
+        "'canny_xl.safetensors' is a control for the base SDXL, but the connected model is of the base SD1; connect a model that it "
+        "was made for, or choose a control made for the connected one."
+    )
+    with pytest.raises(BaseMismatchError, match="for the base SD1, but the connected model is of the base SDXL; "):
+        check_base(Path("canny.pth"), sd1, on_sdxl)
 
 
 def test_model_without_a_unet(weights: dict[str, Tensor], save: Save) -> None:

@@ -12,15 +12,18 @@ from torch import Tensor
 
 pytest.importorskip("comfy")
 
+import comfy.cli_args
 import comfy.controlnet
 
-from control_composer.checkpoints import Loaded, load_checkpoint
+from control_composer.checkpoints import Loaded, load_checkpoint, open_control
+from control_composer.checkpoints.base import ConnectedBase
 from control_composer.checkpoints.diffusers_layout import cldm_names
 from control_composer.checkpoints.encoder import (
     NO_ATTENTION,
     EncoderHyperparameters,
     expected_shapes,
 )
+from control_composer.checkpoints.heads import Heads
 
 # diffusers/controlnet-*-sdxl-1.0-small: the smallest real architecture that the stock loader knows in diffusers layout.
 SDXL_SMALL = EncoderHyperparameters(
@@ -44,7 +47,7 @@ def assert_same(loaded: Loaded, stock: Any) -> None:
     assert list(state) == list(expected)
     for name, tensor in expected.items():
         assert state[name].dtype == tensor.dtype, name
-        assert torch.equal(state[name], tensor), name
+        assert torch.equal(state[name].double(), tensor.double()), name
     assert loaded.built.manual_cast_dtype == stock.manual_cast_dtype
     assert loaded.built.load_device == stock.load_device
     assert ours.dtype == theirs.dtype
@@ -61,15 +64,24 @@ def test_cldm_file(prefix: str, dtype: torch.dtype, weights: dict[str, Tensor], 
     assert_same(load_checkpoint(path), comfy.controlnet.load_controlnet(str(path)))
 
 
+@pytest.mark.parametrize("option", ["fp16_unet", "bf16_unet", "fp8_e4m3fn_unet", "fp64_unet"])
+def test_dtype_that_the_user_told_the_host(
+    option: str, weights: dict[str, Tensor], save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half precision on a CPU means weights in half, arithmetic in single: the manual cast."""
+    monkeypatch.setattr(comfy.cli_args.args, option, True)
+    path = save(weights)
+    loaded = load_checkpoint(path)
+    assert (loaded.built.manual_cast_dtype is None) == (option == "fp64_unet")
+    assert_same(loaded, comfy.controlnet.load_controlnet(str(path)))
+
+
 @pytest.mark.parametrize("ending", ["pth", "pt", "ckpt", "bin"])
 def test_torch_file(ending: str, weights: dict[str, Tensor], tmp_path: Path, save: Callable[..., Path]) -> None:
     path = tmp_path / f"control.{ending}"
     torch.save({"state_dict": {f"control_model.{name}": value for name, value in weights.items()}}, path)
     safe = save(weights)
     expected = comfy.controlnet.load_controlnet(str(path))
-    from control_composer.checkpoints.heads import Heads
-    from control_composer.checkpoints.load import open_control
-
     # No metadata in a pickle: the heads of this narrow network come from the connected model.
     loaded = open_control(path, connected_like(load_checkpoint(safe))).load()
     assert loaded.match.heads == Heads(count=None, width=64, source="model")
@@ -77,8 +89,6 @@ def test_torch_file(ending: str, weights: dict[str, Tensor], tmp_path: Path, sav
 
 
 def connected_like(loaded: Loaded) -> Any:
-    from control_composer.checkpoints.base import ConnectedBase
-
     net = loaded.match.hyperparameters
     return ConnectedBase(
         name="narrow",
