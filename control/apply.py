@@ -107,5 +107,5 @@ def apply_control(
     )
     if strength == 0:
         return positive, negative
-    with_control = attach((positive, negative), layer, control_net.extra_hooks)
+    with_control = attach((positive, negative), layer, getattr(control_net, "extra_hooks", None))
     return with_control[0], with_control[1]

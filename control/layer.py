@@ -69,6 +69,11 @@ def hint_from_image(image: object) -> Tensor:
 
 def check_hint(hint_bchw: Tensor, channels: int, source: str) -> None:
     """Raises ControlError for a hint that the network `source` with `channels` hint channels cannot read."""
+    if hint_bchw.ndim != 4:
+        raise ControlError(
+            f"image of Apply Control is a tensor of shape {tuple(hint_bchw.shape)}, but a batch of pictures was expected by {source}; "
+            "connect an IMAGE output."
+        )
     found, height, width = hint_bchw.shape[1:]
     if found != channels:
         advice = {
@@ -83,7 +88,9 @@ def check_hint(hint_bchw: Tensor, channels: int, source: str) -> None:
             f"image of Apply Control is {width}×{height} pixels, but a hint needs at least {HINT_PIXELS_PER_CELL}×{HINT_PIXELS_PER_CELL}, "
             "one latent cell; connect the hint at the size of the picture."
         )
-    if not torch.isfinite(hint_bchw).all():
+    if not all(
+        bool(torch.isfinite(picture).all()) for picture in hint_bchw
+    ):  # one by one: the answer is as large as the picture
         raise ControlError(
             f"image of Apply Control has pixels that are NaN or infinite, but numbers from 0 to 1 were expected by {source}; "
             "check the node that makes the picture."
