@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -49,8 +50,10 @@ class Client:
                 finished = True
             finally:
                 if not finished:
-                    await self.session.post(f"{self.url}/queue", json={"delete": [prompt_id]})
-                    await self.session.post(f"{self.url}/interrupt", json={"prompt_id": prompt_id})
+                    for path, body in (("queue", {"delete": [prompt_id]}), ("interrupt", {"prompt_id": prompt_id})):
+                        with suppress(aiohttp.ClientError):  # a server that is gone needs no taking back
+                            async with self.session.post(f"{self.url}/{path}", json=body):
+                                pass
         history = await self.get_json(f"/history/{prompt_id}")
         outputs = history[prompt_id]["outputs"]
         return {node: output["images"] for node, output in outputs.items() if "images" in output}

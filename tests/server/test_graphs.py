@@ -74,6 +74,37 @@ def test_the_examples_run_as_they_ship(results: dict[str, Any], name: str) -> No
         assert all(picture.std() > 10 for picture in batch), f"{title}: a flat picture"
 
 
+def run_script(server_url: str, output: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "demo" / "run.py"), "--server", server_url, "--output", str(output)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def test_the_script_fetches_the_pictures_and_draws_the_sheet(
+    server: Any, results: dict[str, Any], script_environment: dict[str, str], tmp_path: Path
+) -> None:
+    done = run_script(server.url, tmp_path, script_environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for name in EXAMPLES:
+        for title, batch in results[name].pictures.items():
+            stem = f"{name}_{''.join(c if c.isalnum() else '_' for c in title.lower()).replace('__', '_')}"
+            for n, picture in enumerate(batch):
+                path = tmp_path / f"{stem}_{n + 1}.png"
+                assert str(path) in done.stdout
+                with Image.open(path) as saved:
+                    assert np.array_equal(np.asarray(saved.convert("RGB")), picture)
+    sheet = tmp_path / "contact_sheet.png"
+    assert str(sheet) in done.stdout
+    with Image.open(sheet) as page:
+        assert min(page.size) > 500
+    assert "MiB" in done.stdout
+
+
 def test_control_brings_the_edges_to_the_hint(results: dict[str, Any]) -> None:
     cv2 = pytest.importorskip("cv2")
     pictures = results["demo_one_control"].pictures
@@ -213,35 +244,6 @@ def test_after_an_error_the_next_run_is_right(server: Any, quick_results: dict[s
 # ---- the script behind `host.py demo` ----
 
 
-def run_script(server_url: str, output: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "demo" / "run.py"), "--server", server_url, "--output", str(output)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-
-
-def test_the_script_fetches_the_pictures_and_draws_the_sheet(
-    server: Any, results: dict[str, Any], script_environment: dict[str, str], tmp_path: Path
-) -> None:
-    done = run_script(server.url, tmp_path, script_environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    for name in EXAMPLES:
-        for title, batch in results[name].pictures.items():
-            stem = f"{name}_{''.join(c if c.isalnum() else '_' for c in title.lower()).replace('__', '_')}"
-            for n, picture in enumerate(batch):
-                path = tmp_path / f"{stem}_{n + 1}.png"
-                assert str(path) in done.stdout
-                assert np.array_equal(np.asarray(Image.open(path).convert("RGB")), picture)
-    sheet = tmp_path / "contact_sheet.png"
-    assert str(sheet) in done.stdout
-    assert min(Image.open(sheet).size) > 500
-    assert "MiB" in done.stdout
-
-
 def test_the_script_says_that_no_server_answers(script_environment: dict[str, str], tmp_path: Path) -> None:
     done = run_script("http://127.0.0.1:9", tmp_path, script_environment)
     assert done.returncode == 1
@@ -270,11 +272,39 @@ def test_the_script_hears_of_every_sampling_step(server: Any) -> None:
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+def test_a_cancelled_run_is_taken_off_the_server(server: Any) -> None:
+    aiohttp = pytest.importorskip("aiohttp")
+    from control_composer.demo.client import Client
+
+    prompt = set_everywhere(server.example("demo_one_control"), "KSampler", seed=4321, steps=500)
+
+    async def run() -> None:
+        sampling = asyncio.Event()
+        async with aiohttp.ClientSession() as session:
+            client = Client(session, server.url)
+            running = asyncio.create_task(client.run(prompt, lambda _, value, most: sampling.set() if value else None))
+            await sampling.wait()
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            for _ in range(600):
+                queue = await client.get_json("/queue")
+                if not queue["queue_running"] and not queue["queue_pending"]:
+                    break
+                await asyncio.sleep(0.1)
+            else:
+                pytest.fail("still running")
+            ended = list((await client.get_json("/history")).values())[-1]["status"]["messages"]
+            assert "execution_interrupted" in dict(ended)
+
+    asyncio.run(run())
+
+
 def test_the_script_prints_the_nodes_own_sentence(server: Any) -> None:
     from control_composer.demo.client import ServerError
 
     prompt = quick(server.example("demo_one_control"))
-    with pytest.raises(ServerError, match=r'node \d+ "Words": .*zebra.*circle'):
+    with pytest.raises(ServerError, match=r'node \d+ ".*ords.*": .*zebra.*circle'):
         run_client(server, set_everywhere(prompt, "ControlComposerDemoPrompt", text="a zebra"))
     with pytest.raises(ServerError, match=r'node \d+ "Load ControlNet.*": .*nowhere\.safetensors'):
         run_client(server, set_everywhere(prompt, "ControlComposerLoad", control_net_name="nowhere.safetensors"))
