@@ -60,6 +60,8 @@ def test_every_network_is_given_to_the_memory_management_once(model):
     assert len(control.layers) == 2
     assert control.get_models() == [stock.control_model_wrapped, ours.network.patcher]
     assert control.get_models_only_self() == [ours.network.patcher]
+    same = apply_control(*narrow.stock_apply(*conds(), stock, IMAGE), stock, IMAGE)
+    assert control_of(same).get_models() == [stock.control_model_wrapped]
 
 
 def test_memory_counts_residuals_embeddings_and_hint():
