@@ -43,9 +43,9 @@ class Client:
         """
         client_id, prompt_id = str(uuid.uuid4()), str(uuid.uuid4())
         async with self.session.ws_connect(f"{self.url}/ws", params={"clientId": client_id}, max_msg_size=0) as socket:
-            await self._queue(prompt, prompt_id, client_id)
             finished = False
             try:
+                await self._queue(prompt, prompt_id, client_id)
                 await self._follow(socket, prompt, prompt_id, on_progress)
                 finished = True
             finally:
@@ -61,8 +61,10 @@ class Client:
     async def _queue(self, prompt: Prompt, prompt_id: str, client_id: str) -> None:
         body = {"prompt": prompt, "prompt_id": prompt_id, "client_id": client_id}
         async with self.session.post(f"{self.url}/prompt", json=body) as response:
-            if response.status != 200:
-                raise ServerError(refusal(await response.json(), prompt))
+            answer = await response.json()
+            # The server accepts a graph with faults where some of its outputs lie before them, and runs only those.
+            if response.status != 200 or answer.get("node_errors"):
+                raise ServerError(refusal(answer, prompt))
 
     async def _follow(self, socket: AsyncIterable[Any], prompt: Prompt, prompt_id: str, on_progress: Progress) -> None:
         async for message in socket:

@@ -90,9 +90,12 @@ class Server:
     def run(self, prompt: Prompt, timeout: float = 300) -> Run:
         """Queues the prompt, waits, fetches the saved pictures. Raises Refused or Failed."""
         try:
-            prompt_id = self.post("/prompt", {"prompt": prompt})["prompt_id"]
+            answer = self.post("/prompt", {"prompt": prompt})
         except urllib.error.HTTPError as refusal:
             raise Refused(refusal.read().decode()) from None
+        if answer.get("node_errors"):
+            raise Refused(json.dumps(answer["node_errors"]))  # the host would run what does not depend on them
+        prompt_id = answer["prompt_id"]
         end = time.monotonic() + timeout
         while True:
             history = json.loads(self.get(f"/history/{prompt_id}"))
