@@ -70,5 +70,6 @@ def halve(size: int, times: int) -> int:
 
 
 def level_between(size: int, smaller: int) -> int:
-    """How often `size` was halved to become `smaller`, to the nearest whole number."""
-    return max(0, round(math.log2(size / smaller)))
+    """How often `size` was halved, each time rounding up, to become `smaller`; the nearest whole number where no count gives it."""
+    exact = (level for level in range(size.bit_length() + 1) if halve(size, level) == smaller)
+    return next(exact, max(0, round(math.log2(size / smaller))))
