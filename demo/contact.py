@@ -24,6 +24,13 @@ def contact_sheet(rows: Mapping[str, Columns]) -> Image.Image:
     return page
 
 
+def thumbnail(columns: Columns) -> Image.Image:
+    """Four pictures for the page's template browser: the hints, then what they led to, which is the last column."""
+    hints = [pictures[0] for title, pictures in columns if title.startswith("Hint")]
+    four = [picture.convert("RGB") for picture in (*hints, *columns[-1][1])][:4]
+    return _block(four)
+
+
 def _row(name: str, columns: Columns) -> Image.Image:
     blocks = [(title, _block([picture.convert("RGB") for picture in pictures])) for title, pictures in columns]
     width = sum(block.width + 2 * GAP for _, block in blocks) + GAP

@@ -30,7 +30,7 @@ if __name__ == "__main__" and not __package__:
     sys.modules[__package__].__path__ = [str(Path(__file__).resolve().parent)]
 
 from .client import Client, ServerError
-from .contact import contact_sheet
+from .contact import contact_sheet, thumbnail
 from .graph import GraphError, prompt_from_workflow
 
 WORKFLOWS = ("demo_one_control", "demo_two_controls")
@@ -83,7 +83,7 @@ async def run_workflow(client: Client, name: str, object_info: Any, output: Path
     return saved
 
 
-async def run(server: str, output: Path) -> None:
+async def run(server: str, output: Path, thumbnails: bool) -> None:
     output.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     memory = asyncio.create_task(watch_memory(server))
@@ -95,12 +95,14 @@ async def run(server: str, output: Path) -> None:
     peak = (await asyncio.gather(memory, return_exceptions=True))[0]
 
     sheet = output / "contact_sheet.png"
-    contact_sheet(
-        {
-            name: [(saved.title, [Image.open(io.BytesIO(path.read_bytes())) for path in saved.paths]) for saved in row]
-            for name, row in rows.items()
-        }
-    ).save(sheet)
+    columns = {
+        name: [(saved.title, [Image.open(io.BytesIO(path.read_bytes())) for path in saved.paths]) for saved in row]
+        for name, row in rows.items()
+    }
+    contact_sheet(columns).save(sheet)
+    if thumbnails:
+        for name, row_columns in columns.items():
+            thumbnail(row_columns).save(FOLDER / f"{name}.jpg", quality=88)
     for name, row in rows.items():
         for saved in row:
             print(f"{name}, {saved.title}:")
@@ -142,9 +144,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run the example workflows on a ComfyUI server.")
     parser.add_argument("--server", default="http://127.0.0.1:8188", help="address of a ComfyUI with this pack")
     parser.add_argument("--output", type=Path, required=True, help="folder for the pictures and the contact sheet")
+    parser.add_argument("--thumbnails", action="store_true", help="make the example workflows' thumbnails anew")
     options = parser.parse_args(arguments)
     try:
-        asyncio.run(run(options.server, options.output))
+        asyncio.run(run(options.server, options.output, options.thumbnails))
     except (GraphError, ServerError) as problem:
         print(f"\n{problem}", file=sys.stderr)
         return 1
