@@ -10,6 +10,7 @@ import asyncio
 import io
 import json
 import re
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -55,14 +56,21 @@ class Line:
     def show(self, title: str, value: int, most: int) -> None:
         bar = f" {value}/{most} [{'#' * round(20 * value / most):20}]" if most else ""
         if sys.stdout.isatty():
-            print(f"\r{self.label}: {title}{bar}"[:119].ljust(119), end="", flush=True)
+            self._write_over(f"{self.label}: {title}{bar}", "")
         elif title != self.last:
             print(f"{self.label}: {title}", flush=True)
         self.last = title
 
     def end(self, text: str) -> None:
         done = f"{self.label}: {text}"
-        print(f"\r{done:119}" if sys.stdout.isatty() else done, flush=True)
+        if sys.stdout.isatty():
+            self._write_over(done, "\n")
+        else:
+            print(done, flush=True)
+
+    def _write_over(self, text: str, end: str) -> None:
+        width = shutil.get_terminal_size().columns - 1  # a longer line would wrap and stay
+        print(f"\r{text[:width].ljust(width)}", end=end, flush=True)
 
 
 async def run_workflow(client: Client, name: str, object_info: Any, output: Path) -> list[Saved]:
