@@ -199,7 +199,7 @@ def context_dim_of(module: Any) -> int | None:
     """Width of the text features that cross-attention reads; None without cross-attention."""
     for blocks in (*module.input_blocks, module.middle_block):
         for part in blocks:
-            if hasattr(part, "transformer_blocks"):
+            if len(getattr(part, "transformer_blocks", ())):  # SDXL small has attention modules without any
                 return int(part.transformer_blocks[0].attn2.to_k.in_features)
     return None
 

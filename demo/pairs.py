@@ -14,7 +14,7 @@ from .scenes import SIZE, Scenes, render, sample_scenes
 from .words import token_batch
 
 GRID = 8  # colour blocks in a row, as ControlNet's colour grid has of a picture of 512
-_CHUNK = 512
+_CHUNK = 32  # small enough for a processor's cache: many times faster than hundreds
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def make_pairs(count: int, seed: int, autoencoder: Autoencoder, device: torch.de
             with torch.autocast(device.type, torch.bfloat16):
                 latent = autoencoder.encode(scaled.contiguous(memory_format=torch.channels_last))
             latents.append(latent.half().contiguous())
-            blocks.append(torch.nn.functional.adaptive_avg_pool2d(scaled, GRID).half())
+            blocks.append(torch.nn.functional.adaptive_avg_pool2d(scaled, GRID).half().contiguous())
         return Pairs(
             latents=torch.cat(latents),
             words=token_batch(scenes.captions()).to(device),

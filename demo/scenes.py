@@ -191,9 +191,14 @@ def _place(number: Tensor, radius: Tensor, random: torch.Generator) -> Tensor:
 def _caption(s: Scenes, row: int) -> str:
     things = []
     for i in range(int(s.count[row])):
-        size = ("large " if s.large[row, i] else "small ") if s.says_size[row, i] else ""
-        things.append(f"a {size}{_COLOUR_NAMES[int(s.colour[row, i])]} {SHAPES[int(s.shape[row, i])]}")
+        size = ("large", "small")[int(not s.large[row, i])] if s.says_size[row, i] else ""
+        things.append(_phrase(size, _COLOUR_NAMES[int(s.colour[row, i])], SHAPES[int(s.shape[row, i])]))
     kind = GROUNDS[int(s.ground[row])]
-    ground = f"a {'' if kind == 'flat' else kind + ' '}{_COLOUR_NAMES[int(s.ground_colour[row])]} ground"
+    ground = _phrase("" if kind == "flat" else kind, _COLOUR_NAMES[int(s.ground_colour[row])], "ground")
     listed = things[0] if len(things) == 1 else ", ".join(things[:-1]) + " and " + things[-1]
     return f"{listed} on {ground}"
+
+
+def _phrase(*words: str) -> str:
+    phrase = " ".join(word for word in words if word)
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"

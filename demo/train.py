@@ -81,7 +81,7 @@ SCALES = {
         control_batch=32,
         watched=16,
         autoencoder=Plan("autoencoder", steps=3_000, rate=2e-3, save_every=500),
-        unet=Plan("unet", steps=10_000, rate=1.5e-3, save_every=500, warm_up=300),
+        unet=Plan("unet", steps=6_000, rate=1.5e-3, save_every=500, warm_up=300),
         control=Plan("control", steps=2_200, rate=1.5e-3, save_every=100, warm_up=100),
     ),
 }
@@ -160,7 +160,9 @@ class Training:
         if not path.exists():
             pairs = make_pairs(count, _TRAINING_SEED, autoencoder, self.device)
             unfinished = path.with_suffix(".unfinished")
-            safetensors.torch.save_file({name: tensor.cpu() for name, tensor in vars(pairs).items()}, unfinished)
+            safetensors.torch.save_file(
+                {name: tensor.cpu().contiguous() for name, tensor in vars(pairs).items()}, unfinished
+            )
             unfinished.replace(path)
         return Pairs(**safetensors.torch.load_file(path, device=str(self.device)))
 

@@ -15,6 +15,7 @@ LENGTH = 24  # the longest caption has 19 words and commas
 WIDTH = 64
 
 _INDEX = {word: index for index, word in enumerate(VOCABULARY)}
+_INDEX["an"] = _INDEX["a"]
 
 
 def tokens(prompt: str) -> list[int]:

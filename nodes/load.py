@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import folder_paths
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..checkpoints import connected_base, open_control
 from ..checkpoints.cache import FileStamp, WeakCache, file_stamp
@@ -62,6 +62,7 @@ class ControlComposerLoad(io.ComfyNode):
                     "the picture. auto: as the file's metadata say, else off.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
             outputs=[
                 io.ControlNet.Output(
                     "control_net", display_name="control_net", tooltip="For Apply Control, ours or the stock one."
@@ -83,7 +84,12 @@ class ControlComposerLoad(io.ComfyNode):
     def execute(cls, control_net_name: str, model: Any = None, pooling: str = "auto") -> io.NodeOutput:
         path = Path(folder_paths.get_full_path_or_raise("controlnet", control_net_name))
         network, description = load_network(path, model, pooling)
-        return io.NodeOutput(Control.unbound(network), description, ui=ui.PreviewText(description))
+        node = getattr(cls.hidden, "unique_id", None)  # None where no graph runs
+        if node is not None:
+            from server import PromptServer  # here, because only a running graph has a server
+
+            PromptServer.instance.send_progress_text(description, node)
+        return io.NodeOutput(Control.unbound(network), description)
 
 
 def load_network(path: Path, model: Any, pooling: str) -> tuple[EncoderNetwork, str]:
