@@ -141,10 +141,12 @@ def accumulate(total: Accumulator, evaluation: Evaluation, step: Step) -> None:
     blocks = residuals.blocks(step.run.unet, *step.size)
     if step.run.unet is not None:
         residuals.check(blocks, len(rows), source.name)
+    fed = residuals.fed(step.run.unet)
     for layer in evaluation.layers:
         factors = step.row_factors(layer)
-        for (place, index, residual), weight in zip(residuals.items(), layer.weights(blocks), strict=True):
-            shaped = None
+        weights = dict(zip(fed, layer.block_weights([blocks[position] for position in fed]), strict=True))
+        for position, (place, index, residual) in enumerate(residuals.items()):
+            shaped, weight = None, weights.get(position, 0.0)
             if residual is not None and weight != 0:
                 shaped = spread(shape(residual, layer.gain, weight, [factors[row] for row in rows]), rows, step.count)
             total.add(place, index, shaped)  # None too: the UNet counts from the end of the list

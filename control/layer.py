@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from ..residuals.weights import BlockWeights, Flat
+from ..residuals.blocks import NOMINAL_LATENT, Block
+from ..residuals.weights import BlockWeights, BlockWeightsError, Flat
 from .errors import ControlError
 from .foreign import ForeignControl
 from .network import HINT_PIXELS_PER_CELL, EncoderNetwork
@@ -44,11 +46,19 @@ class Layer:
             )
         if isinstance(self.source, EncoderNetwork):
             check_hint(self.hint_bchw, self.source.hint_channels, self.source.name)
+            self.block_weights(self.source.blocks(NOMINAL_LATENT, NOMINAL_LATENT))  # refused here, not while sampling
 
     @property
     def gain(self) -> float:
         """The factor still to be applied: a foreign control has its strength inside."""
         return 1.0 if isinstance(self.source, ForeignControl) else self.strength
+
+    def block_weights(self, blocks: Sequence[Block]) -> tuple[float, ...]:
+        """The factor of each block that the source feeds, in the model's order. Raises ControlError where the weights do not go with them."""
+        try:
+            return self.weights(blocks)
+        except BlockWeightsError as problem:
+            raise ControlError(f"The weights do not go with {self.source.name}: {problem}") from None
 
 
 def hint_from_image(image: object) -> Tensor:

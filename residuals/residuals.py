@@ -85,6 +85,10 @@ class Residuals:
                 level, channels = layout.middle
             elif 0 <= encoder[place] <= last:
                 level, channels = layout.encoder[encoder[place]]
+            elif (
+                place == "input" and residual is None
+            ):  # never taken; the host's T2I-Adapter for SDXL has one such entry
+                level, channels = layout.middle
             else:
                 raise ResidualShapeError(
                     f"the control has {len(getattr(self, place))} {place} residuals, but the model has {last + 1} encoder blocks; "
@@ -95,6 +99,18 @@ class Residuals:
             return Block(place, index, 0, 0 if residual is None else residual.shape[-1], height, width)
         rows, columns = residual.shape[-2:]
         return Block(place, index, level_between(height, rows), residual.shape[1], rows, columns)
+
+    def fed(self, layout: Layout | None) -> list[int]:
+        """Which of `items` are there, in the order in which the model passes their blocks: input, output, middle, each from first to last.
+
+        A UNet takes "input" from the end of the list. So does what else has residuals with height and width (Stable Cascade); transformers count
+        from the beginning.
+        """
+        there = [(position, item) for position, item in enumerate(self.items()) if item[2] is not None]
+        first = [position for position, (place, _, _) in there if place == "input"]
+        if layout is not None or any(residual is not None and residual.ndim == 4 for residual in self.input):
+            first.reverse()
+        return first + [position for position, (place, _, _) in there if place != "input"]
 
     def check(self, blocks: Sequence[Block], rows: int, source: str) -> None:
         """Raises ResidualShapeError unless every residual is (rows or 1, channels, height, width) of its block.

@@ -8,8 +8,22 @@ pytest.importorskip("comfy")
 import torch
 
 from control_composer.nodes.apply import ControlComposerApply
-from control_composer.nodes.weight import ControlComposerResolutionWeights
-from control_composer.residuals import Product, ResolutionWeights
+from control_composer.nodes.weight import (
+    ControlComposerBlockWeights,
+    ControlComposerLevelWeights,
+    ControlComposerResolutionWeights,
+    ControlComposerSoftWeights,
+    ControlComposerWeightPreset,
+)
+from control_composer.residuals import (
+    PRESETS,
+    Flat,
+    LevelWeights,
+    ListedWeights,
+    Product,
+    ResolutionWeights,
+    SoftWeights,
+)
 from control_composer.tests import narrow
 
 
@@ -18,6 +32,26 @@ def test_resolution_weights_multiply_when_connected_in_a_row():
     (second,) = ControlComposerResolutionWeights.execute("normalised", "nominal", 64.0, first).result
     assert first == ResolutionWeights("literal", "actual", 64.0)
     assert second == Product((first, ResolutionWeights("normalised", "nominal", 64.0)))
+
+
+@pytest.mark.parametrize(
+    ("node", "values", "own"),
+    [
+        (ControlComposerSoftWeights, (0.7, "power"), SoftWeights(0.7)),
+        (ControlComposerSoftWeights, (0.7, "logspace"), SoftWeights(0.7, "logspace")),
+        (ControlComposerLevelWeights, (0.1, 0.2, 0.3, 0.4, 0.5), LevelWeights((0.1, 0.2, 0.3, 0.4), 0.5)),
+        (ControlComposerBlockWeights, ("1, 0.5",), ListedWeights((1.0, 0.5))),
+        (ControlComposerWeightPreset, ("My prompt is more important",), SoftWeights()),
+    ],
+)
+def test_every_weights_node_multiplies_with_what_is_connected(node, values, own):
+    assert node.execute(*values).result[0] == own
+    assert node.execute(*values, Flat(2.0)).result[0] == Product((Flat(2.0), own))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_gives_its_weights_and_its_balance(name):
+    assert ControlComposerWeightPreset.execute(name).result == (PRESETS[name].weights, PRESETS[name].uncond_strength)
 
 
 def test_apply_makes_a_layer_of_its_inputs():

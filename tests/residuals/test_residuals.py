@@ -84,6 +84,17 @@ def test_input_residuals_belong_to_the_blocks_that_take_them_from_the_end():
     residuals.check(residuals.blocks(SD1, 8, 8), 2, "test")
 
 
+def test_what_a_control_feeds_is_in_the_order_of_the_model():
+    """A UNet takes "input" from the end of the list, transformers from its beginning; gaps do not count."""
+    picture, tokens = torch.zeros(1, 4, 2, 2), torch.zeros(1, 6, 4)
+    unet = Residuals(input=(picture, None, picture, None), output=(None, picture), middle=(picture,))
+    positions = {item[:2]: position for position, item in enumerate(unet.items())}
+    expected = [positions[at] for at in (("input", 2), ("input", 0), ("output", 1), ("middle", 0))]
+    assert unet.fed(SD1) == unet.fed(None) == expected
+    assert Residuals(input=(tokens, None, tokens), output=(tokens,)).fed(None) == [0, 2, 3]
+    assert made(SD1, 8, 8).fed(SD1) == list(range(13))
+
+
 @pytest.mark.parametrize("shape", [(2, 320, 7, 8), (2, 319, 8, 8), (3, 320, 8, 8), (2, 320, 64)])
 def test_a_residual_that_does_not_fit_is_named(shape):
     residuals = made(SD1, 8, 8)
@@ -102,6 +113,13 @@ def test_more_residuals_than_blocks_are_refused():
         ResidualShapeError, match="13 output residuals, but the model has 12 encoder blocks; use a control that"
     ):
         Residuals(output=(None,) * 13).blocks(SD1, 8, 8)
+
+
+def test_an_input_entry_that_no_block_takes_may_be_empty_but_nothing_else():
+    rest = (None,) * 12
+    assert len(Residuals(input=(None, *rest)).blocks(SD1, 8, 8)) == 13
+    with pytest.raises(ResidualShapeError, match="13 input residuals, but the model has 12 encoder blocks"):
+        Residuals(input=(torch.zeros(1, 320, 8, 8), *rest)).blocks(SD1, 8, 8)
 
 
 def test_two_controls_of_different_shapes_are_refused():
