@@ -1,10 +1,9 @@
-"""The loop that all stages of the demo world's training share: AdamW, warm-up, cosine, EMA, log, exact resume."""
+"""The loop that all stages of the demo world's training share: AdamW, warm-up and decay, EMA, log, exact resume."""
 
 from __future__ import annotations
 
 import csv
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,11 +31,12 @@ class Plan:
     log_every: int = 50
     save_every: int = 1000
 
+    decay: float = 0.2  # the last share of the steps
+
     def rate_at(self, step: int) -> float:
-        progress = step / self.steps
-        return (
-            self.rate * min(1.0, (step + 1) / self.warm_up) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
-        )
+        """Warm-up, a plateau, a straight decay to 1 %: a stage can be made longer without unlearning (arXiv 2405.18392)."""
+        left = (self.steps - step) / (self.decay * self.steps)
+        return self.rate * min(1.0, (step + 1) / self.warm_up, max(0.01, left))
 
 
 def optimise(
