@@ -67,7 +67,7 @@ class Bench:
             for control, hints, strength in controls:
                 positive, negative = apply_control(positive, negative, control, hints[rows], strength)
             latent = _ksampler(self.world.model, positive, negative, count, seed=start)
-            drawn.append(self.world.vae.decode(latent).clamp(0, 1).cpu().float())
+            drawn.append(self.world.vae.decode(latent).detach().clamp(0, 1).cpu().float())
         return torch.cat(drawn)
 
     def score(self, drawn: Tensor, edges: Tensor | None = None) -> Score:
@@ -80,7 +80,7 @@ class Bench:
 
 def measure(bench: Bench, edges: Any, colour: Any) -> tuple[dict[str, Score], dict[str, Tensor]]:
     """Scores and pictures by title."""
-    redrawn = bench.world.vae.decode(bench.world.vae.encode(bench.truth)).clamp(0, 1).cpu().float()
+    redrawn = bench.world.vae.decode(bench.world.vae.encode(bench.truth)).detach().clamp(0, 1).cpu().float()
     settings: dict[str, list[tuple[Any, Tensor, float]]] = {
         "no control": [],
         "edge control": [(edges, bench.edges, 1.0)],
