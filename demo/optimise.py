@@ -30,7 +30,6 @@ class Plan:
     seed: int = 0
     log_every: int = 50
     save_every: int = 1000
-
     decay: float = 0.2  # the last share of the steps
 
     def rate_at(self, step: int) -> float:
