@@ -1,0 +1,155 @@
+"""Records: what happened to every layer in one sampling run, written while sampling and read afterwards."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+class Stopwatch:
+    """Seconds between `start` and `stop` on a device, without waiting for it.
+
+    On CUDA two events are put into the stream; only reading `seconds` waits for the second one. Elsewhere it is the clock of this process.
+    """
+
+    __slots__ = ("_begin", "_device", "_end", "_seconds")
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device if device.type == "cuda" else None
+        self._begin: torch.cuda.Event | float | None = None
+        self._end: torch.cuda.Event | float | None = None
+        self._seconds: float | None = None
+
+    def start(self) -> Stopwatch:
+        self._begin, self._end, self._seconds = self._now(), None, None
+        return self
+
+    def stop(self) -> Stopwatch:
+        self._end = self._now()
+        return self
+
+    def _now(self) -> torch.cuda.Event | float:
+        if self._device is None:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+    @property
+    def seconds(self) -> float:
+        """NaN unless it was started and stopped."""
+        if self._seconds is None:
+            if self._begin is None or self._end is None:
+                return float("nan")
+            if isinstance(self._begin, float) or isinstance(self._end, float):
+                self._seconds = float(self._end) - float(self._begin)  # type: ignore[arg-type]
+            else:
+                self._end.synchronize()
+                self._seconds = self._begin.elapsed_time(self._end) / 1000.0
+            self._begin = self._end = None
+        return self._seconds
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """What holds for a layer during the whole run. The settings are in words, empty where they change nothing."""
+
+    number: int
+    """Counted from 1, in the order of the graph."""
+    name: str
+    """The network: the name of its file."""
+    base: str = ""
+    """SD1, SD2, SDXL …"""
+    strength: float = 1.0
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    enabled: bool = True
+    weights: str = ""
+    schedule: str = ""
+    mask: str = ""
+    balance: str = ""
+    batch: str = ""
+    sizing: str = ""
+    pictures: int = 1
+    """Pictures of the hint as it was given."""
+    hint_height: int = 0
+    hint_width: int = 0
+    """Pixels of the hint as it was given."""
+    weights_bytes: int = 0
+    """Size of the network's weights."""
+
+
+@dataclass(frozen=True)
+class LayerStep:
+    """One layer in one call of the sampler."""
+
+    call: int
+    """Counted from 0 in each run; all layers of one `get_control` have the same."""
+    layer: int
+    """`LayerInfo.number`."""
+    sigma: float
+    percent: float
+    """Place on the host's percent axis: 0 all noise, 1 the end."""
+    step: float
+    """Fraction of this run's steps: the beginning of step i of n is (i-1)/n."""
+    ran: bool
+    reason: str = ""
+    """Why it did not run: "off", "strength 0", "outside 0.0–0.5" …; empty if it ran."""
+    gain: float = 1.0
+    """strength × schedule × master strength."""
+    blocks: tuple[tuple[str, float], ...] = ()
+    """Name of each block (`Block.name`) that got a residual or would have, and gain × block weight."""
+    uncond_factor: float = 1.0
+    picture_factors: tuple[float, ...] = ()
+    """The schedule's factor for each latent; empty where all are 1."""
+    rows_run: int = 0
+    """Rows that the network evaluated …"""
+    rows: int = 0
+    """… of so many in the batch: latents times branches."""
+    pictures: tuple[int, ...] = ()
+    """The hint picture, from 0, of each latent in this call; empty where not known (controls of another kind)."""
+    area: tuple[int, int, int, int] | None = None
+    """Height, width, top, left in latent cells of the conditioning's area; None for the whole canvas."""
+    frames: tuple[int, ...] | None = None
+    """Frames, from 0, of the host's context window; None without one."""
+    hint_size: tuple[int, int] | None = None
+    """Height and width in pixels of the hint as the network read it."""
+    latent_size: tuple[int, int] | None = None
+    """Height and width of the latent in cells."""
+    stopwatch: Stopwatch | None = None
+    residual_bytes: int = 0
+    shares: int | None = None
+    """Number of the layer in whose evaluation this one took part; the time is with that one."""
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.stopwatch is None else self.stopwatch.seconds
+
+
+@dataclass(eq=False)
+class Record:
+    """One sampling run of one control. Appending costs no wait for the device; norms stay there until somebody reads them."""
+
+    layers: tuple[LayerInfo, ...] = ()
+    model: str = ""
+    """The model's base, for the reader."""
+    sampler_steps: int | None = None
+    """Steps of the run; None where the sampler was given no list of sigmas."""
+    inspect: bool = False
+    """Whether norms were asked for."""
+    steps: list[LayerStep] = field(default_factory=list)
+    embedding_bytes: dict[int, int] = field(default_factory=dict)
+    """By layer number: its hint embeddings, kept through the run; absent where it uses those of an earlier layer."""
+    residual_norms: dict[tuple[int, int | None, str], Tensor] = field(default_factory=dict)
+    """‖residual‖ of each row (rows,), by call, layer (None for the sum of all) and block name."""
+    feature_norms: dict[tuple[int, str], Tensor] = field(default_factory=dict)
+    """‖feature it is added to‖ of each row (rows,), by call and block name; absent where the model does not show it."""
+    calls: int = 0
+
+    def next_call(self) -> int:
+        """The number of a call that begins."""
+        self.calls += 1
+        return self.calls - 1
