@@ -12,31 +12,41 @@ from comfy.controlnet import ControlBase
 from torch import Tensor
 
 from ..residuals.residuals import Residuals
+from .areas import AreaAware, areas_of, canvas_of
 from .compatibility import check_base, unet_layout
 from .errors import ControlError
-from .evaluate import Run, Step, evaluate
+from .evaluate import evaluate
 from .foreign import ForeignControl
+from .frames import frames_of
 from .layer import Layer
 from .memory import activation_bytes
 from .network import EncoderNetwork
+from .record import Record
+from .recording import new_record
+from .step import Run, Step
 
 
-class Control(ControlBase):
+class Control(AreaAware):
     """An ordered tuple of layers; a foreign control may come before it in the chain as `previous_controlnet`.
+
+    `record` tells what its last run did; with `inspect` also how large residuals and features were.
 
     As a Load node hands it out it has a network and no layers; `set_cond_hint`, which the stock Apply nodes call, gives it its one layer.
     Put after another Control it takes over that one's layers, so a chain of Apply nodes becomes one control.
     """
 
     # Attributes of the host's class, which has no types.
-    extra_hooks: Any
     previous_controlnet: Any
     multigpu_clones: dict[torch.device, Any]
 
-    def __init__(self, network: EncoderNetwork | None = None, layers: Sequence[Layer] = ()) -> None:
+    def __init__(
+        self, network: EncoderNetwork | None = None, layers: Sequence[Layer] = (), inspect: bool = False
+    ) -> None:
         super().__init__()
         self.network = network
         self.layers = tuple(layers)
+        self.inspect = inspect
+        self.record: Record | None = None
         self._run: Run | None = None
 
     @classmethod
@@ -48,7 +58,7 @@ class Control(ControlBase):
 
     def copy(self) -> Control:
         """The same network and layers, without a predecessor and without anything of a run."""
-        twin = Control(self.network, self.layers)
+        twin = Control(self.network, self.layers, self.inspect)
         self.copy_to(twin)
         return twin
 
@@ -73,7 +83,8 @@ class Control(ControlBase):
         """Puts `controlnet` before this control; the layers of another Control are taken over instead."""
         if isinstance(controlnet, Control):
             self.layers = controlnet.layers + self.layers
-            self.extra_hooks = comfy.hooks.HookGroup.combine_all_hooks([controlnet.extra_hooks, self.extra_hooks])
+            self.inspect = self.inspect or controlnet.inspect
+            self.extra_hooks = comfy.hooks.HookGroup.combine_all_hooks([controlnet.own_hooks, self.own_hooks])
             controlnet = controlnet.previous_controlnet
         self.previous_controlnet = controlnet
         self._run = None
@@ -81,17 +92,22 @@ class Control(ControlBase):
 
     # -- around a run ------------------------------------------------------------------------------------------------------------------
 
+    @property
+    def acting(self) -> tuple[Layer, ...]:
+        """The layers that may add something at some step."""
+        return tuple(layer for layer in self.layers if not layer.idle)
+
     def networks(self) -> Iterator[EncoderNetwork]:
-        """Each network of the layers once."""
+        """Each network of the acting layers once."""
         seen: set[int] = set()
-        for layer in self.layers:
+        for layer in self.acting:
             if isinstance(layer.source, EncoderNetwork) and layer.source.key not in seen:
                 seen.add(layer.source.key)
                 yield layer.source
 
     def foreign(self) -> Iterator[Any]:
-        """The host's controls that are layers of this one."""
-        for layer in self.layers:
+        """The host's controls that are acting layers of this one."""
+        for layer in self.acting:
             if isinstance(layer.source, ForeignControl):
                 yield layer.source.control
 
@@ -107,7 +123,7 @@ class Control(ControlBase):
         memory: float = super().inference_memory_requirements(dtype)
         memory += sum(control.inference_memory_requirements(dtype) for control in self.foreign())
         return memory + activation_bytes(
-            (layer.source, layer.hint_bchw) for layer in self.layers if isinstance(layer.source, EncoderNetwork)
+            (layer.source, layer.hint_bchw) for layer in self.acting if isinstance(layer.source, EncoderNetwork)
         )
 
     def pre_run(self, model: Any, percent_to_timestep_function: Callable[[float], Any]) -> None:
@@ -121,7 +137,8 @@ class Control(ControlBase):
             (percent_to_timestep_function(layer.start_percent), percent_to_timestep_function(layer.end_percent))
             for layer in self.layers
         )
-        self._run = Run(model.model_sampling, unet_layout(model), ranges)
+        self.record = new_record(self.layers, model, self.inspect)
+        self._run = Run(model.model_sampling, unet_layout(model), percent_to_timestep_function, ranges, self.record)
 
     def cleanup(self) -> None:
         super().cleanup()
@@ -134,6 +151,8 @@ class Control(ControlBase):
         clones = {network.key: network.clone_to(load_device) for network in self.networks()}
 
         def moved(layer: Layer) -> Layer:
+            if layer.idle:
+                return layer
             if isinstance(layer.source, ForeignControl):
                 return replace(layer, source=layer.source.clone_to(load_device))
             return replace(layer, source=replace(clones[layer.source.key], pooling=layer.source.pooling))
@@ -159,7 +178,18 @@ class Control(ControlBase):
                 "A control was asked for residuals outside a sampling run, but the host prepares controls before it samples; "
                 "sample with a KSampler or another node that uses the host's sampler."
             )
-        step = Step(x_noisy, t, cond, batched_number, transformer_options, self._run)
+        chunks, size = batched_number, (int(x_noisy.shape[-2]), int(x_noisy.shape[-1]))
+        step = Step(
+            x_noisy,
+            t,
+            cond,
+            chunks,
+            transformer_options,
+            self._run,
+            *frames_of(transformer_options, x_noisy.shape[0] // chunks),
+            areas_of(transformer_options, chunks, *size),
+            canvas_of(transformer_options) or size,
+        )
         before = None if previous is None else Residuals.from_host(previous)
         total = evaluate(self.layers, step, before)
         if total is None or total is before:

@@ -1,155 +1,114 @@
-"""One sampling step of many layers: what must be computed, once each, and one sum per block."""
+"""The sum of many layers at one step: each network pass once, one sum per block."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import comfy.model_base
 import comfy.model_management
 import torch
 from torch import Tensor
 
-from ..residuals.blocks import Layout
-from ..residuals.residuals import Accumulator, Residuals, spread
+from ..residuals.residuals import Accumulator, Residuals
+from .features import record_norm, record_norms, watch_features
 from .foreign import ForeignControl
-from .hint import HintEmbeddings, picture_key, picture_rows
 from .layer import Layer
 from .network import EncoderNetwork
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What holds for one sampling run: made before it, dropped after it."""
-
-    model_sampling: Any
-    unet: Layout | None
-    sigma_ranges: tuple[tuple[Any, Any], ...]
-    embeddings: HintEmbeddings = field(default_factory=HintEmbeddings)
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One call of the sampler: `chunks` batches of latents, one below the other, each for one conditioning.
-
-    `x_noisy` (B, C, h, w) and `sigma` (B,) are the sampler's values; `kinds` holds 0 for each conditional chunk, as the host marks them.
-    """
-
-    x_noisy: Tensor
-    sigma: Tensor
-    cond: dict[str, Any]
-    chunks: int
-    options: dict[str, Any]
-    run: Run
-
-    @property
-    def count(self) -> int:
-        return int(self.x_noisy.shape[0])
-
-    @property
-    def per_chunk(self) -> int:
-        return self.count // self.chunks
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return int(self.x_noisy.shape[-2]), int(self.x_noisy.shape[-1])
-
-    @property
-    def kinds(self) -> list[int]:
-        kinds: list[int] = self.options.get("cond_or_uncond") or [0] * self.chunks
-        return kinds
-
-    @cached_property
-    def latent(self) -> Tensor:
-        """The latent as the network sees it."""
-        latent: Tensor = self.run.model_sampling.calculate_input(self.sigma, self.x_noisy)
-        return latent
-
-    @cached_property
-    def timesteps(self) -> Tensor:
-        timesteps: Tensor = self.run.model_sampling.timestep(self.sigma)
-        return timesteps
-
-    def row_factors(self, layer: Layer) -> tuple[float, ...]:
-        """The layer's factor for each row of the batch."""
-        return tuple(1.0 if kind == 0 else layer.uncond_strength for kind in self.kinds for _ in range(self.per_chunk))
-
-
-@dataclass(eq=False)
-class Evaluation:
-    """One pass of a network, and the layers that share it because they have the same picture."""
-
-    source: EncoderNetwork | ForeignControl
-    rows: set[int]
-    layers: list[Layer]
-
-
-def active(layers: Sequence[Layer], step: Step) -> list[Layer]:
-    """The layers that act at this step's sigma, with the host's comparison: both ends of a range belong to it."""
-    if not layers:
-        return []
-    sigma = step.sigma[0].cpu()  # one wait for the device, not two per layer
-    return [
-        layer
-        for layer, (start, end) in zip(layers, step.run.sigma_ranges, strict=True)
-        if layer.strength != 0 and not (sigma > start or sigma < end)
-    ]
-
-
-def plan(layers: Iterable[Layer], step: Step) -> list[Evaluation]:
-    """The fewest network passes for these layers, over the rows that somebody needs."""
-    evaluations: dict[Hashable, Evaluation] = {}
-    for layer in layers:
-        rows = {row for row, factor in enumerate(step.row_factors(layer)) if factor != 0}
-        if not rows:
-            continue
-        key: Hashable = layer.source.key
-        if isinstance(layer.source, EncoderNetwork):
-            key = (key, layer.source.pooling, layer.source.dtype, picture_key(layer.hint_bchw))
-        evaluation = evaluations.setdefault(key, Evaluation(layer.source, set(), []))
-        evaluation.rows |= rows
-        evaluation.layers.append(layer)
-    return list(evaluations.values())
+from .plan import Act, Evaluation, Segment, act, evaluations_of, passes, picture_for
+from .record import Stopwatch
+from .recording import record_idle, record_run
+from .step import Step
 
 
 def evaluate(layers: Sequence[Layer], step: Step, previous: Residuals | None) -> Residuals | None:
     """The sum of `previous` and of all layers, in new tensors; `previous` itself where no layer acts at this step."""
-    evaluations = plan(active(layers, step), step)
+    call = step.run.record.next_call()
+    acts = [act(number, layer, step) for number, layer in enumerate(layers)]
+    for one in acts:
+        if one.idle:
+            record_idle(one, call, step)
+    evaluations = evaluations_of(acts)
+    total = Accumulator(previous)
+    for segments in passes(evaluations, step.rows_per_pass):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        run_pass(total, segments, call, step)
     if not evaluations:
         return previous
-    total = Accumulator(previous)
-    for evaluation in evaluations:
-        accumulate(total, evaluation, step)
-    return total.total()
+    result = total.total()
+    if step.run.record.inspect:
+        blocks = result.blocks(step.run.unet, *step.size)
+        record_norms(step.run.record, call, result, blocks)
+        watch_features(step.options, step.run.record, call, blocks, step.run.unet)
+    return result
 
 
-def accumulate(total: Accumulator, evaluation: Evaluation, step: Step) -> None:
-    """Evaluates one network and adds its residuals, shaped by each of its layers."""
-    source = evaluation.source
+def run_pass(total: Accumulator, segments: Sequence[Segment], call: int, step: Step) -> None:
+    """Evaluates one network for some segments and adds what it gives, shaped by each layer of each segment."""
+    stopwatch = Stopwatch(step.x_noisy.device).start()
+    first = segments[0].evaluation.acts[0]
+    source = segments[0].evaluation.source
     if isinstance(source, ForeignControl):
-        rows = list(range(step.count))
-        control = source.control.get_control(step.x_noisy, step.sigma, step.cond, step.chunks, step.options)
-        if control is None:
-            return
-        residuals = Residuals.from_host(control)
+        segments = [replace(segments[0], rows=whole_chunks(segments[0].rows, step))]
+        found = source.residuals(first.layer, segments[0].rows, step)
+        residuals = Residuals() if found is None else found
     else:
-        rows = sorted(evaluation.rows)
-        residuals = encode(source, evaluation.layers[0].hint_bchw, rows, step)
-
+        residuals = encode(source, segments, step)
     blocks = residuals.blocks(step.run.unet, *step.size)
     if step.run.unet is not None:
-        residuals.check(blocks, len(rows), source.name)
+        residuals.check(blocks, sum(len(segment.rows) for segment in segments), source.name)
     fed = residuals.fed(step.run.unet)
-    for layer in evaluation.layers:
-        factors = step.row_factors(layer)
-        weights = dict(zip(fed, layer.block_weights([blocks[position] for position in fed]), strict=True))
-        for position, (place, index, residual) in enumerate(residuals.items()):
-            shaped, weight = None, weights.get(position, 0.0)
-            if residual is not None and weight != 0:
-                shaped = spread(shape(residual, layer.gain, weight, [factors[row] for row in rows]), rows, step.count)
-            total.add(place, index, shaped)  # None too: the UNet counts from the end of the list
+    start = 0
+    for segment in segments:
+        for one in segment.evaluation.acts:
+            weights = one.layer.block_weights([blocks[position] for position in fed])
+            for position, shaped in add(
+                total, residuals, dict(zip(fed, weights, strict=True)), one, segment.rows, start, step
+            ):
+                if step.run.record.inspect:
+                    record_norm(step.run.record, call, blocks[position], shaped, one.number + 1)
+            record_run(
+                one,
+                call,
+                step,
+                segment.rows,
+                [(blocks[position], weight) for position, weight in zip(fed, weights, strict=True)],
+                residuals,
+                stopwatch,
+                None if one is first else first,
+            )
+        start += len(segment.rows)
+    stopwatch.stop()
+
+
+def add(
+    total: Accumulator,
+    residuals: Residuals,
+    weights: Mapping[int, float],
+    one: Act,
+    rows: Sequence[int],
+    start: int,
+    step: Step,
+) -> Iterator[tuple[int, Tensor]]:
+    """Adds a layer's share of a pass: the residuals from row `start` on, for the rows `rows` of the batch. Yields what was added."""
+    factors = [one.factors[row] for row in rows]
+    for position, (place, index, residual) in enumerate(residuals.items()):
+        weight = weights.get(position, 0.0)
+        if residual is None or weight == 0:
+            total.add(place, index, None)  # the UNet counts from the end of the list
+            continue
+        part = residual if residual.shape[0] in (1, len(rows)) else residual[start : start + len(rows)]
+        shaped = shape(part, one.gain, weight, factors)
+        if one.layer.mask is not None:
+            shaped = shaped * step.run.masks.rows(one.layer, step, rows, shaped)
+        total.add_rows(place, index, shaped, rows, step.count)
+        yield position, shaped
+
+
+def whole_chunks(rows: Sequence[int], step: Step) -> tuple[int, ...]:
+    """All rows of the chunks that some of `rows` are in: a foreign control knows batches by chunks."""
+    chunks = sorted({row // step.per_chunk for row in rows})
+    return tuple(chunk * step.per_chunk + row for chunk in chunks for row in range(step.per_chunk))
 
 
 def shape(residual: Tensor, gain: float, weight: float, factors: Sequence[float]) -> Tensor:
@@ -166,26 +125,37 @@ def shape(residual: Tensor, gain: float, weight: float, factors: Sequence[float]
     return residual
 
 
-def encode(network: EncoderNetwork, hint_bchw: Tensor, rows: Sequence[int], step: Step) -> Residuals:
-    """The network's residuals for some rows of the step."""
+def encode(network: EncoderNetwork, segments: Sequence[Segment], step: Step) -> Residuals:
+    """The network's residuals for the rows of some segments, one below the other."""
     x, dtype = step.latent, network.dtype
-    pictures = min(hint_bchw.shape[0], step.per_chunk)
-    embedding = step.run.embeddings.get(network, hint_bchw, *step.size, pictures, x.device)
+    rows = [row for segment in segments for row in segment.rows]
+    embeddings = [embedding_rows(network, segment.evaluation, segment.rows, step) for segment in segments]
+    if len(segments) > 1:
+        embeddings = [
+            embedding.expand(len(segment.rows), -1, -1, -1)
+            for embedding, segment in zip(embeddings, segments, strict=True)
+        ]
     context = step.cond.get("crossattn_controlnet", step.cond["c_crossattn"])
     y = step.cond.get("y")
     index = torch.tensor(rows, device=x.device)
 
     def pick(values: Tensor) -> Tensor:
-        return values if len(rows) == step.count else values.index_select(0, index)
+        return values if rows == list(range(step.count)) else values.index_select(0, index)
 
-    if pictures > 1:
-        embedding = embedding.index_select(
-            0, torch.tensor(picture_rows(rows, step.per_chunk, pictures), device=x.device)
-        )
     return network.residuals(
         pick(x).to(dtype),
-        embedding,
+        embeddings[0] if len(embeddings) == 1 else torch.cat(embeddings),
         pick(step.timesteps),
         pick(comfy.model_management.cast_to_device(context, x.device, dtype)),
         None if y is None else pick(comfy.model_base.convert_tensor(y, dtype, x.device)),
     )
+
+
+def embedding_rows(network: EncoderNetwork, evaluation: Evaluation, rows: Sequence[int], step: Step) -> Tensor:
+    """One hint embedding for each row, or a single one where all rows have the same."""
+    layer = evaluation.layer
+    wanted = []
+    for row in rows:
+        frame, area = step.place(row)
+        wanted.append((picture_for(layer, frame, step.total), area))
+    return step.run.embeddings.get(network, layer.hint_bchw, layer.placing, wanted, step.canvas, step.x_noisy.device)

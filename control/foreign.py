@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
+import comfy.controlnet
 import torch
+from torch import Tensor
+
+from ..residuals.residuals import Residuals
+from .errors import ControlError
+
+if TYPE_CHECKING:
+    from .layer import Layer
+    from .step import Step
+
+
+@dataclass(eq=False)
+class PlacedHint:
+    """Which hint the control holds now; None for the one it was given."""
+
+    key: Hashable = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,10 +31,79 @@ class ForeignControl:
 
     control: Any
     name: str
+    placed: PlacedHint = field(default_factory=PlacedHint)
 
     @property
     def key(self) -> int:
         return id(self.control)
 
+    @property
+    def can_place(self) -> bool:
+        """Whether its hint can be exchanged while it samples: the host's classes, which read one picture."""
+        return (
+            isinstance(self.control, (comfy.controlnet.ControlNet, comfy.controlnet.T2IAdapter))
+            and not self.control.concat_mask
+        )
+
     def clone_to(self, device: torch.device) -> ForeignControl:
-        return replace(self, control=self.control.deepclone_multigpu(device))
+        return replace(self, control=self.control.deepclone_multigpu(device), placed=PlacedHint())
+
+    def residuals(self, layer: Layer, rows: Sequence[int], step: Step) -> Residuals | None:
+        """What the control gives for some rows, whole chunks; None where it does not act."""
+        self._place(layer, rows, step)
+        x, sigmas, cond, options = step.x_noisy, step.sigmas, step.cond, step.options
+        chunks = step.chunks
+        if len(rows) != step.count:
+            picked = [row // step.per_chunk for row in rows[:: step.per_chunk]]
+            index = torch.tensor(rows, device=x.device)
+            x, sigmas = x.index_select(0, index), sigmas.index_select(0, index)
+            cond = {name: pick(value, index, step.count) for name, value in cond.items()}
+            options = {**options, **{name: [options[name][i] for i in picked] for name in PER_CHUNK if name in options}}
+            chunks = len(picked)
+        control = self.control.get_control(x, sigmas, cond, chunks, options)
+        return None if control is None else Residuals.from_host(control)
+
+    def _place(self, layer: Layer, rows: Sequence[int], step: Step) -> None:
+        """Gives the control the hint of these rows, placed on the canvas, where the host would treat it in another way."""
+        from .placing import place_hint
+        from .plan import picture_for  # here, because the plan knows foreign controls
+
+        places = [step.place(row) for row in rows[: step.per_chunk]]
+        areas = {step.areas[row // step.per_chunk] for row in rows}
+        pictures = tuple(picture_for(layer, frame, step.total) for frame, _ in places)
+        as_host = areas == {None} and layer.takes_host_hint and step.total == step.per_chunk
+        key: Hashable = None if as_host else (pictures, tuple(areas), step.canvas, layer.placing)
+        if key == self.placed.key:
+            return
+        if not self.can_place:
+            raise ControlError(
+                f"{self.name} sizes its hint itself, but a placing other than the host's was expected of it (sizing, batch policy, area or "
+                "context window); leave sizing at crop and batch at cycle, and use it without areas and context windows."
+            )
+        if len(areas) > 1:
+            raise ControlError(
+                f"{self.name} was asked for several areas in one batch, but a control of its kind can only have one hint at a time; "
+                "give the areas different sizes, or use one control for each."
+            )
+        hint: Tensor = layer.hint_bchw
+        if key is not None:
+            cells = self.control.compression_ratio * (
+                self.control.vae.spacial_compression_encode() if self.control.vae else 1
+            )
+            hint = place_hint(hint[list(pictures)], *step.canvas, layer.placing, next(iter(areas)), cells)
+        self.control.cond_hint_original = hint
+        self.control.cond_hint = None
+        if isinstance(self.control, comfy.controlnet.T2IAdapter):
+            self.control.control_input = None
+        self.placed.key = key
+
+
+PER_CHUNK = ("cond_or_uncond", "uuids")
+"""Entries of the host's transformer options that have one item for each chunk."""
+
+
+def pick(value: Any, index: Tensor, count: int) -> Any:
+    """The rows `index` of what has one row for each of `count`; anything else as it is."""
+    if isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == count:
+        return value.index_select(0, index.to(value.device))
+    return value

@@ -1,24 +1,18 @@
-"""Hints: sized to the latent and embedded once for every picture, size and network."""
+"""Hint embeddings: made once for every picture, place and network."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-import comfy.utils
 import torch
 from torch import Tensor
 
+from .areas import Area
 from .network import HINT_PIXELS_PER_CELL, EncoderNetwork
+from .placing import Placing, place_hint
 
 PICTURES_PER_PASS = 4
 """Pictures embedded at a time: the first convolutions run at pixel size and would fill the memory with a long batch."""
-
-
-def size_hint(hint_bchw: Tensor, height: int, width: int) -> Tensor:
-    """The hint for a latent of `height` × `width` cells, cropped to its aspect around the centre, nearest pixel: as the stock nodes do."""
-    pixels = HINT_PIXELS_PER_CELL
-    sized: Tensor = comfy.utils.common_upscale(hint_bchw, width * pixels, height * pixels, "nearest-exact", "center")
-    return sized
 
 
 def picture_key(picture: Tensor) -> Hashable:
@@ -27,26 +21,41 @@ def picture_key(picture: Tensor) -> Hashable:
     return (picture.device, storage, picture.storage_offset(), tuple(picture.shape), picture.stride(), picture.dtype)
 
 
-def picture_rows(rows: Sequence[int], per_chunk: int, pictures: int) -> list[int]:
-    """The picture that steers each row of a batch of chunks of `per_chunk` latents; a short batch of pictures starts over, as in the host."""
-    return [row % per_chunk % pictures for row in rows]
-
-
 class HintEmbeddings:
-    """The hint embeddings of one run."""
+    """The hint embeddings of one run, one for each picture in each place."""
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, Tensor] = {}
+        self._told = 0
+
+    def new_bytes(self) -> int:
+        """Size of the embeddings made since the last question."""
+        size = sum(embedding.numel() * embedding.element_size() for embedding in self._kept.values())
+        grown, self._told = size - self._told, size
+        return grown
 
     def get(
-        self, network: EncoderNetwork, hint_bchw: Tensor, height: int, width: int, pictures: int, device: torch.device
+        self,
+        network: EncoderNetwork,
+        hint_bchw: Tensor,
+        placing: Placing,
+        wanted: Sequence[tuple[int, Area | None]],
+        canvas: tuple[int, int],
+        device: torch.device,
     ) -> Tensor:
-        """Embedding (pictures, model channels, height, width) of the first `pictures` hints on `device`."""
-        key = (network.key, picture_key(hint_bchw), height, width, pictures, device)
-        if key not in self._kept:
-            passes = [
-                network.embed_hint(size_hint(part, height, width).to(device=device, dtype=network.dtype))
-                for part in hint_bchw[:pictures].split(PICTURES_PER_PASS)
-            ]
-            self._kept[key] = passes[0] if len(passes) == 1 else torch.cat(passes)
-        return self._kept[key]
+        """Embeddings (len(wanted), model channels, h, w) of pictures in areas of the canvas; a single row where all `wanted` are one."""
+        same = (network.key, network.dtype, picture_key(hint_bchw), placing, canvas, device)
+        missing: dict[Area | None, list[int]] = {}
+        for picture, area in dict.fromkeys(wanted):
+            if (same, picture, area) not in self._kept:
+                missing.setdefault(area, []).append(picture)
+        for area, pictures in missing.items():
+            for start in range(0, len(pictures), PICTURES_PER_PASS):
+                some = pictures[start : start + PICTURES_PER_PASS]
+                placed = place_hint(hint_bchw[some], *canvas, placing, area, HINT_PIXELS_PER_CELL)
+                embedded = network.embed_hint(placed.to(device=device, dtype=network.dtype))
+                self._kept.update(
+                    {(same, picture, area): row for picture, row in zip(some, embedded.split(1), strict=True)}
+                )
+        rows = [self._kept[same, picture, area] for picture, area in wanted]
+        return rows[0] if len(set(wanted)) == 1 else torch.cat(rows)

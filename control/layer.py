@@ -5,24 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..residuals.batches import BatchPolicy
 from ..residuals.blocks import NOMINAL_LATENT, Block
+from ..residuals.moments import Moment
+from ..residuals.schedules import Schedule
 from ..residuals.weights import BlockWeights, BlockWeightsError, Flat
 from .errors import ControlError
 from .foreign import ForeignControl
 from .network import HINT_PIXELS_PER_CELL, EncoderNetwork
+from .placing import Placing
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
     """A network, a hint and how they act: everything a control needs to know of one condition.
 
-    `hint_bchw` is (N, channels, H, W) in 0..1 at the picture's own size; it has no meaning for a foreign control, which holds its own.
-    `uncond_strength` multiplies the rows of the unconditional branch: 1 treats both alike, 0 is conditional only.
-    Raises ControlError for settings that cannot be meant.
+    `hint_bchw` is (N, channels, H, W) in 0..1 at the picture's own size. `uncond_strength` multiplies the rows of the unconditional branch:
+    1 treats both alike, 0 is conditional only. `mask` (N, H, W) in 0..1 covers the hint's picture, and so lies on the canvas where the hint lies.
+    `overlapping` are other layers with masks: where all these masks together exceed 1 they are divided by their sum. `master` is the strength
+    of the whole that the layer is part of. `node` names the node in messages. Raises ControlError for settings that cannot be meant.
     """
 
     source: EncoderNetwork | ForeignControl
@@ -32,9 +39,22 @@ class Layer:
     end_percent: float = 1.0
     uncond_strength: float = 1.0
     weights: BlockWeights = field(default_factory=Flat)
+    schedule: Schedule | None = None
+    mask: Tensor | None = None
+    overlapping: tuple[Layer, ...] = ()
+    batch: BatchPolicy = "cycle"
+    placing: Placing = field(default_factory=Placing)
+    enabled: bool = True
+    master: float = 1.0
+    extra_hooks: Any = None
+    node: str = "Apply Control"
 
     def __post_init__(self) -> None:
-        for name, value in (("strength", self.strength), ("uncond_strength", self.uncond_strength)):
+        for name, value in (
+            ("strength", self.strength),
+            ("uncond_strength", self.uncond_strength),
+            ("the strength of the whole", self.master),
+        ):
             if not math.isfinite(value):
                 raise ControlError(
                     f"{name} of {self.source.name} is {value}, but a finite number was expected; type one, for example 1.0."
@@ -45,13 +65,31 @@ class Layer:
                 "0 ≤ start ≤ end ≤ 1 was expected; exchange or correct the two numbers."
             )
         if isinstance(self.source, EncoderNetwork):
-            check_hint(self.hint_bchw, self.source.hint_channels, self.source.name)
+            check_hint(self.hint_bchw, self.source.hint_channels, self.source.name, self.node)
             self.block_weights(self.source.blocks(NOMINAL_LATENT, NOMINAL_LATENT))  # refused here, not while sampling
 
+    @cached_property
+    def idle(self) -> str:
+        """Why the layer adds nothing at any step; empty if it may."""
+        if not self.enabled:
+            return "off"
+        if self.strength == 0 or self.master == 0:
+            return "strength 0"
+        return "the mask is empty" if self.mask is not None and not bool((self.mask > 0).any()) else ""
+
+    def gain(self, moment: Moment) -> float:
+        """The factor of everything it adds at a moment; a foreign control has its strength inside already."""
+        own = 1.0 if isinstance(self.source, ForeignControl) else self.strength
+        return own * self.master * (1.0 if self.schedule is None else self.schedule(moment))
+
+    def picture_strengths(self, total: int) -> tuple[float, ...]:
+        """One factor for each of the batch's latents. Raises BatchError or ScheduleError where the strengths do not go with the batch."""
+        return (1.0,) * total if self.schedule is None else self.schedule.pictures(total)
+
     @property
-    def gain(self) -> float:
-        """The factor still to be applied: a foreign control has its strength inside."""
-        return 1.0 if isinstance(self.source, ForeignControl) else self.strength
+    def takes_host_hint(self) -> bool:
+        """Whether hint, size and batch are as the host itself would treat them."""
+        return self.placing == Placing() and self.batch == "cycle"
 
     def block_weights(self, blocks: Sequence[Block]) -> tuple[float, ...]:
         """The factor of each block that the source feeds, in the model's order. Raises ControlError where the weights do not go with them."""
@@ -61,27 +99,27 @@ class Layer:
             raise ControlError(f"The weights do not go with {self.source.name}: {problem}") from None
 
 
-def hint_from_image(image: object) -> Tensor:
+def hint_from_image(image: object, node: str = "Apply Control") -> Tensor:
     """The host's IMAGE (N, H, W, channels) as (N, channels, H, W). Raises ControlError for anything else."""
     if not isinstance(image, Tensor) or image.ndim != 4:
         found = f"a tensor of shape {tuple(image.shape)}" if isinstance(image, Tensor) else f"{type(image).__name__}"
         raise ControlError(
-            f"image of Apply Control is {found}, but a batch of pictures (pictures, height, width, channels) was expected; "
+            f"image of {node} is {found}, but a batch of pictures (pictures, height, width, channels) was expected; "
             "connect an IMAGE output."
         )
     if 0 in image.shape:
         raise ControlError(
-            f"image of Apply Control is empty ({' × '.join(map(str, image.shape))}), but at least one picture was expected; "
+            f"image of {node} is empty ({' × '.join(map(str, image.shape))}), but at least one picture was expected; "
             "check the node that makes it."
         )
     return image.movedim(-1, 1)
 
 
-def check_hint(hint_bchw: Tensor, channels: int, source: str) -> None:
+def check_hint(hint_bchw: Tensor, channels: int, source: str, node: str = "Apply Control") -> None:
     """Raises ControlError for a hint that the network `source` with `channels` hint channels cannot read."""
     if hint_bchw.ndim != 4:
         raise ControlError(
-            f"image of Apply Control is a tensor of shape {tuple(hint_bchw.shape)}, but a batch of pictures was expected by {source}; "
+            f"image of {node} is a tensor of shape {tuple(hint_bchw.shape)}, but a batch of pictures was expected by {source}; "
             "connect an IMAGE output."
         )
     found, height, width = hint_bchw.shape[1:]
@@ -91,17 +129,17 @@ def check_hint(hint_bchw: Tensor, channels: int, source: str) -> None:
             1: "turn it into a colour picture, for example with Convert Mask to Image",
         }.get(found, "connect the hint that this control was trained for")
         raise ControlError(
-            f"image of Apply Control has {found} channel{'' if found == 1 else 's'}, but {source} reads hints of {channels}; {advice}."
+            f"image of {node} has {found} channel{'' if found == 1 else 's'}, but {source} reads hints of {channels}; {advice}."
         )
     if min(height, width) < HINT_PIXELS_PER_CELL:
         raise ControlError(
-            f"image of Apply Control is {width}×{height} pixels, but a hint needs at least {HINT_PIXELS_PER_CELL}×{HINT_PIXELS_PER_CELL}, "
+            f"image of {node} is {width}×{height} pixels, but a hint needs at least {HINT_PIXELS_PER_CELL}×{HINT_PIXELS_PER_CELL}, "
             "one latent cell; connect the hint at the size of the picture."
         )
     if not all(
         bool(torch.isfinite(picture).all()) for picture in hint_bchw
     ):  # one by one: the answer is as large as the picture
         raise ControlError(
-            f"image of Apply Control has pixels that are NaN or infinite, but numbers from 0 to 1 were expected by {source}; "
+            f"image of {node} has pixels that are NaN or infinite, but numbers from 0 to 1 were expected by {source}; "
             "check the node that makes the picture."
         )

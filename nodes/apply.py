@@ -1,4 +1,4 @@
-"""Menu section "apply": a control and its hint onto the conditionings."""
+"""Menu section "apply": conditions onto the conditionings, one by one or many together."""
 
 from __future__ import annotations
 
@@ -7,9 +7,99 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..control import apply_control
+from ..control import apply_control, compose_controls, layer_of
+from ..control.compose import OVERLAPS, Overlap
+from ..control.layer import Layer
+from ..control.placing import FILLS, SIZINGS, Fill, Sizing
+from ..residuals.batches import BATCH_POLICIES, BatchPolicy
+from ..residuals.schedules import Schedule
 from ..residuals.weights import BlockWeights
+from .schedule import StrengthSchedule
 from .weight import Weights
+
+ControlLayer = io.Custom("CONTROL_LAYER")
+
+MOST_LAYERS = 50
+
+
+def conditioning_inputs() -> list[io.Input]:
+    return [
+        io.Conditioning.Input("positive", tooltip="What the picture should show."),
+        io.Conditioning.Input("negative", tooltip="What it should not show."),
+    ]
+
+
+def conditioning_outputs() -> list[io.Output]:
+    return [
+        io.Conditioning.Output(
+            "positive", display_name="positive", tooltip="The positive conditioning with the control."
+        ),
+        io.Conditioning.Output(
+            "negative", display_name="negative", tooltip="The negative conditioning with the control."
+        ),
+    ]
+
+
+def condition_inputs() -> list[io.Input]:
+    """What one condition is and how strongly it acts."""
+    return [
+        io.ControlNet.Input("control_net", tooltip="From Load ControlNet, ours or the stock one, of any family."),
+        io.Image.Input(
+            "image",
+            tooltip="The hint, of the kind that the control was trained for: edges, depth, a pose. It is cropped around the centre to "
+            "the latent's aspect and resized. One picture steers all latents; of several, each steers its own, "
+            "starting over when there are fewer.",
+        ),
+        io.Float.Input(
+            "strength",
+            default=1.0,
+            min=0.0,
+            max=10.0,
+            step=0.01,
+            tooltip="Multiplies what the control adds. At 0 the conditioning passes unchanged and nothing is computed.",
+        ),
+        io.Float.Input(
+            "start_percent",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.001,
+            tooltip="From where in the sampling the control acts; 0 is the beginning, all noise.",
+        ),
+        io.Float.Input(
+            "end_percent",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.001,
+            tooltip="Until where in the sampling the control acts; 1 is the end. Steps outside the range cost nothing.",
+        ),
+        io.Float.Input(
+            "uncond_strength",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="Balance: factor for the unconditional branch, the one with the negative prompt. 1 steers both branches alike. "
+            '0 steers the conditional branch only, so the CFG scale amplifies the control ("ControlNet is more important"), '
+            "and its network runs on half of the rows.",
+        ),
+        Weights.Input("weights", optional=True, tooltip="One factor per block of the UNet, from a weights node."),
+        io.Vae.Input(
+            "vae", optional=True, tooltip="Only for controls that read latents, such as those of SD3 and Flux."
+        ),
+        StrengthSchedule.Input(
+            "schedule",
+            optional=True,
+            tooltip="How the strength changes over the sampling, or from picture to picture, from a schedule node. It multiplies the strength.",
+        ),
+        io.Mask.Input(
+            "mask",
+            optional=True,
+            tooltip="Where the control acts: white fully, black not at all, grey in between. It covers the hint's picture, so it must have its "
+            "aspect; each block of the UNet gets its average. One for all, or one per picture.",
+        ),
+    ]
 
 
 class ControlComposerApply(io.ComfyNode):
@@ -27,67 +117,8 @@ class ControlComposerApply(io.ComfyNode):
                 "controlnet is more important",
                 "guess mode",
             ],
-            inputs=[
-                io.Conditioning.Input("positive", tooltip="What the picture should show."),
-                io.Conditioning.Input("negative", tooltip="What it should not show."),
-                io.ControlNet.Input(
-                    "control_net", tooltip="From Load ControlNet, ours or the stock one, of any family."
-                ),
-                io.Image.Input(
-                    "image",
-                    tooltip="The hint, of the kind that the control was trained for: edges, depth, a pose. It is cropped around the centre to "
-                    "the latent's aspect and resized. One picture steers all latents; of several, each steers its own, "
-                    "starting over when there are fewer.",
-                ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=10.0,
-                    step=0.01,
-                    tooltip="Multiplies what the control adds. At 0 the conditioning passes unchanged and nothing is computed.",
-                ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    tooltip="From where in the sampling the control acts; 0 is the beginning, all noise.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    tooltip="Until where in the sampling the control acts; 1 is the end. Steps outside the range cost nothing.",
-                ),
-                io.Float.Input(
-                    "uncond_strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Balance: factor for the unconditional branch, the one with the negative prompt. 1 steers both branches alike. "
-                    '0 steers the conditional branch only, so the CFG scale amplifies the control ("ControlNet is more important"), '
-                    "and its network runs on half of the rows.",
-                ),
-                Weights.Input(
-                    "weights", optional=True, tooltip="One factor per block of the UNet, from a weights node."
-                ),
-                io.Vae.Input(
-                    "vae", optional=True, tooltip="Only for controls that read latents, such as those of SD3 and Flux."
-                ),
-            ],
-            outputs=[
-                io.Conditioning.Output(
-                    "positive", display_name="positive", tooltip="The positive conditioning with the control."
-                ),
-                io.Conditioning.Output(
-                    "negative", display_name="negative", tooltip="The negative conditioning with the control."
-                ),
-            ],
+            inputs=[*conditioning_inputs(), *condition_inputs()],
+            outputs=conditioning_outputs(),
         )
 
     @classmethod
@@ -103,6 +134,8 @@ class ControlComposerApply(io.ComfyNode):
         uncond_strength: float = 1.0,
         weights: BlockWeights | None = None,
         vae: Any = None,
+        schedule: Schedule | None = None,
+        mask: Tensor | None = None,
     ) -> io.NodeOutput:
         return io.NodeOutput(
             *apply_control(
@@ -116,8 +149,193 @@ class ControlComposerApply(io.ComfyNode):
                 uncond_strength,
                 weights,
                 vae,
+                schedule,
+                mask,
             )
         )
 
 
-NODES: list[type[io.ComfyNode]] = [ControlComposerApply]
+class ControlComposerLayer(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ControlComposerLayer",
+            display_name="Control Layer",
+            category="Control Composer/apply",
+            description="One condition with all its settings, for Compose Controls: connect as many layers there as the picture needs.",
+            search_aliases=[
+                "controlnet stack",
+                "cr multi-controlnet",
+                "controlnet layer",
+                "multi controlnet",
+                "regional controlnet",
+            ],
+            inputs=[
+                *condition_inputs(),
+                io.Boolean.Input(
+                    "enabled",
+                    default=True,
+                    optional=True,
+                    tooltip="Off: the layer stays in the graph, is not loaded and costs nothing.",
+                ),
+                io.Boolean.Input(
+                    "invert_mask",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="The control acts where the mask is black.",
+                ),
+                io.Float.Input(
+                    "feather_mask",
+                    default=0.0,
+                    min=0.0,
+                    max=1024.0,
+                    step=1.0,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Width in pixels of the mask over which its edges become soft.",
+                ),
+                io.Combo.Input(
+                    "sizing",
+                    options=list(SIZINGS),
+                    default="crop",
+                    optional=True,
+                    tooltip="How hint and mask come to the latent's aspect. crop: cut off around the centre, as the stock nodes do. "
+                    "fit: the whole hint, with margins. stretch: the whole hint, out of proportion.",
+                ),
+                io.Combo.Input(
+                    "fill",
+                    options=list(FILLS),
+                    default="black",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What the hint's margins hold under fit: black (no edges, far away), white, or its own edge drawn out. "
+                    "A mask is 0 there.",
+                ),
+                io.Combo.Input(
+                    "batch",
+                    options=list(BATCH_POLICIES),
+                    default="cycle",
+                    optional=True,
+                    tooltip="When there are fewer hints than latents. cycle: start over, 1 2 1 2. repeat: an equal share each, 1 1 2 2. "
+                    "hold last: 1 2 2 2. error: refuse. A single hint serves all.",
+                ),
+            ],
+            outputs=[
+                ControlLayer.Output("layer", display_name="layer", tooltip="For Compose Controls."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        control_net: Any,
+        image: Tensor,
+        strength: float,
+        start_percent: float,
+        end_percent: float,
+        uncond_strength: float,
+        weights: BlockWeights | None = None,
+        vae: Any = None,
+        schedule: Schedule | None = None,
+        mask: Tensor | None = None,
+        enabled: bool = True,
+        invert_mask: bool = False,
+        feather_mask: float = 0.0,
+        sizing: Sizing = "crop",
+        fill: Fill = "black",
+        batch: BatchPolicy = "cycle",
+    ) -> io.NodeOutput:
+        return io.NodeOutput(
+            layer_of(
+                control_net,
+                image,
+                strength,
+                start_percent,
+                end_percent,
+                uncond_strength,
+                weights,
+                vae,
+                schedule,
+                mask,
+                enabled=enabled,
+                invert_mask=invert_mask,
+                feather_mask=feather_mask,
+                sizing=sizing,
+                fill=fill,
+                batch=batch,
+            )
+        )
+
+
+class ControlComposerCompose(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ControlComposerCompose",
+            display_name="Compose Controls",
+            category="Control Composer/apply",
+            description="Any number of control layers in one node: a new input appears as soon as the last one is connected. Their effects add up; "
+            "all are evaluated together, and nothing is computed twice.",
+            search_aliases=[
+                "controlnet stack",
+                "multi controlnet",
+                "apply controlnet stack",
+                "combine controlnets",
+                "regional control",
+            ],
+            inputs=[
+                *conditioning_inputs(),
+                io.Autogrow.Input(
+                    "layers",
+                    template=io.Autogrow.TemplatePrefix(
+                        ControlLayer.Input("layer", tooltip="From Control Layer."),
+                        prefix="layer",
+                        min=1,
+                        max=MOST_LAYERS,
+                    ),
+                    tooltip="Control Layer nodes, as many as you like.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="Multiplies the strength of all layers. A second pass, such as a hires pass, may have a Compose Controls of its own with "
+                    "the same layers and another strength; hints are sized from the original pictures again.",
+                ),
+                io.Combo.Input(
+                    "overlap",
+                    options=list(OVERLAPS),
+                    default="sum",
+                    optional=True,
+                    tooltip="Where masks of several layers overlap. sum: the layers add up. normalised: where the masks together exceed 1, each is "
+                    "divided by their sum. Layers without a mask take no part.",
+                ),
+                io.Boolean.Input(
+                    "inspect",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Notes how large residuals and features are, for Residual Heatmap. Costs a little time.",
+                ),
+            ],
+            outputs=conditioning_outputs(),
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        positive: list[list[Any]],
+        negative: list[list[Any]],
+        layers: dict[str, Layer | None],
+        strength: float,
+        overlap: Overlap = "sum",
+        inspect: bool = False,
+    ) -> io.NodeOutput:
+        connected = [layer for layer in layers.values() if layer is not None]
+        return io.NodeOutput(*compose_controls(positive, negative, connected, strength, overlap, inspect))
+
+
+NODES: list[type[io.ComfyNode]] = [ControlComposerApply, ControlComposerLayer, ControlComposerCompose]

@@ -152,13 +152,24 @@ class Accumulator:
             )
         sums[index] = before + residual
 
+    def add_rows(self, place: Place, index: int, residual: Tensor, rows: Sequence[int], count: int) -> None:
+        """Adds the rows of `residual`, or its one row, at the places `rows` of a batch of `count`; the other rows get nothing."""
+        before = self._sums[place][index] if index < len(self._sums[place]) else None
+        if before is None or len(rows) == count or before.shape[1:] != residual.shape[1:] or before.shape[0] != count:
+            self.add(place, index, spread(residual, rows, count))
+            return
+        where = torch.tensor(rows, device=residual.device)
+        every = residual.expand(len(rows), *residual.shape[1:])
+        self._sums[place][index] = before.index_add(0, where, every.to(before.dtype))
+
     def total(self) -> Residuals:
         return Residuals(**{place: tuple(sums) for place, sums in self._sums.items()})
 
 
 def spread(residual: Tensor, rows: Sequence[int], count: int) -> Tensor:
-    """Puts the rows of `residual` at the places `rows` of a batch of `count`; the other rows are zero."""
+    """Puts the rows of `residual`, or its one row, at the places `rows` of a batch of `count`; the other rows are zero."""
     if len(rows) == count:
         return residual
     full = residual.new_zeros((count, *residual.shape[1:]))
-    return full.index_copy_(0, torch.tensor(rows, device=residual.device), residual)
+    every = residual.expand(len(rows), *residual.shape[1:])
+    return full.index_copy_(0, torch.tensor(rows, device=residual.device), every)

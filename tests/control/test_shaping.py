@@ -147,8 +147,8 @@ def test_steps_outside_the_range_compute_nothing(model, control, kind, work):
 @pytest.mark.parametrize(("start", "end"), [(0.0, 1.0), (0.25, 0.75), (0.5, 0.5)])
 def test_both_ends_of_the_range_belong_to_it_as_in_the_stock_nodes(model, control, kind, start, end):
     sampling = model.model.model_sampling
-    stock = narrow.make_stock(control.network.module).set_cond_hint(IMAGE.movedim(-1, 1), 1.0, (start, end))
-    ours = control.copy().set_cond_hint(IMAGE.movedim(-1, 1), 1.0, (start, end))
+    stock = narrow.make_stock(control.network.module).set_cond_hint(IMAGE[:1].movedim(-1, 1), 1.0, (start, end))
+    ours = control.copy().set_cond_hint(IMAGE[:1].movedim(-1, 1), 1.0, (start, end))
     for each in (stock, ours):
         each.pre_run(model.model, sampling.percent_to_sigma)
     context = narrow.conditioning(kind, 1)[0][0]
@@ -186,13 +186,18 @@ def test_the_same_graph_and_seed_twice_give_the_same_latents(model, control, kin
     assert torch.equal(image, IMAGE)
 
 
-def test_an_area_gets_what_the_stock_nodes_give_it(model, control, kind):
+def test_an_area_gets_its_part_of_the_hint(model, control, kind):
+    """What the stock nodes give when the area's conditioning has the hint cut to it by hand; they would squeeze the whole hint into it."""
     import nodes
 
-    def area(positive, negative):
-        return nodes.ConditioningSetArea().append(positive, 64, 48, 8, 0, 1.0)[0] + positive, negative
+    def with_area(conditioning, image):
+        apply = narrow.make_stock(control.network.module)
+        return narrow.stock_apply(conditioning, [], apply, image)[0]
 
-    expected = area(*narrow.stock_apply(*conds(kind), narrow.make_stock(control.network.module), IMAGE))
-    found = area(*apply_control(*conds(kind), control, IMAGE))
+    positive, negative = conds(kind)
+    (part,) = nodes.ConditioningSetArea().append(positive, 64, 48, 8, 0, 1.0)
+    expected = with_area(part, IMAGE[:, 0:48, 8:72]) + with_area(positive, IMAGE), with_area(negative, IMAGE)
+    steered, unwanted = apply_control(positive, negative, control, IMAGE)
+    found = nodes.ConditioningSetArea().append(steered, 64, 48, 8, 0, 1.0)[0] + steered, unwanted
     expected, found = (narrow.sample(model, *both, SIZE, steps=3) for both in (expected, found))
     assert narrow.relative(found, expected) <= 1e-5

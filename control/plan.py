@@ -1,0 +1,127 @@
+"""What must be computed at a step: which layers act, and the fewest passes of their networks."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ..residuals.batches import BatchError, picture_of
+from .errors import ControlError
+from .foreign import ForeignControl
+from .hint import picture_key
+from .layer import Layer
+from .network import EncoderNetwork
+from .step import Step
+
+
+@dataclass(frozen=True, eq=False)
+class Act:
+    """A layer at one step: the factor of everything it adds, and one more for each row; or the reason why it adds nothing."""
+
+    number: int
+    layer: Layer
+    gain: float
+    factors: tuple[float, ...]
+    idle: str = ""
+
+    @property
+    def rows(self) -> list[int]:
+        return [] if self.idle else [row for row, factor in enumerate(self.factors) if factor != 0]
+
+
+def act(number: int, layer: Layer, step: Step) -> Act:
+    """How a layer acts at a step. The ends of its range belong to it, with the host's own comparison of sigmas."""
+    idle = layer.idle
+    gain = 0.0
+    factors: tuple[float, ...] = ()
+    if not idle:
+        start, end = step.run.sigma_ranges[number]
+        if step.sigma > start or step.sigma < end:
+            idle = f"outside {layer.start_percent:g} to {layer.end_percent:g}"
+    if not idle:
+        gain = layer.gain(step.moment)
+        idle = "" if gain else "the schedule is 0 here"
+    if not idle:
+        factors = row_factors(layer, step)
+        if not any(factors):
+            idle = "its balance leaves out all of these rows"
+    return Act(number, layer, gain, factors, idle)
+
+
+def row_factors(layer: Layer, step: Step) -> tuple[float, ...]:
+    """Balance times the strength of the row's picture."""
+    try:
+        strengths = layer.picture_strengths(step.total)
+    except BatchError as problem:
+        raise ControlError(f"The strengths for {layer.source.name} do not go with the batch: {problem}") from None
+    return tuple(
+        (1.0 if kind == 0 else layer.uncond_strength) * strengths[frame] for kind in step.kinds for frame in step.frames
+    )
+
+
+@dataclass(eq=False)
+class Evaluation:
+    """One picture under one network: the rows that somebody needs, and the layers that share them."""
+
+    source: EncoderNetwork | ForeignControl
+    rows: set[int]
+    acts: list[Act]
+
+    @property
+    def layer(self) -> Layer:
+        return self.acts[0].layer
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """The rows of an evaluation that one pass computes."""
+
+    evaluation: Evaluation
+    rows: tuple[int, ...]
+
+
+def evaluations_of(acts: Iterable[Act]) -> list[Evaluation]:
+    """Layers with the same network, picture and placing are evaluated once."""
+    found: dict[Hashable, Evaluation] = {}
+    for one in acts:
+        if one.idle:
+            continue
+        layer = one.layer
+        key: Hashable = layer.source.key
+        if isinstance(layer.source, EncoderNetwork):
+            key = (network_key(layer.source), picture_key(layer.hint_bchw), layer.placing, layer.batch)
+        evaluation = found.setdefault(key, Evaluation(layer.source, set(), []))
+        evaluation.rows |= set(one.rows)
+        evaluation.acts.append(one)
+    return list(found.values())
+
+
+def network_key(network: EncoderNetwork) -> Hashable:
+    return (network.key, network.pooling, network.dtype)
+
+
+def passes(evaluations: Sequence[Evaluation], rows_per_pass: int) -> Iterator[list[Segment]]:
+    """Groups rows that share a network into passes of at most `rows_per_pass` rows; a foreign control is always on its own."""
+    waiting: dict[Hashable, list[Segment]] = {}
+    for evaluation in evaluations:
+        rows = sorted(evaluation.rows)
+        if isinstance(evaluation.source, ForeignControl):
+            yield [Segment(evaluation, tuple(rows))]
+            continue
+        group = waiting.setdefault(network_key(evaluation.source), [])
+        while rows:
+            room = rows_per_pass - sum(len(segment.rows) for segment in group)
+            taken, rows = rows[:room], rows[room:]
+            group.append(Segment(evaluation, tuple(taken)))
+            if len(taken) == room:
+                yield list(group)
+                group.clear()
+    yield from (group for group in waiting.values() if group)
+
+
+def picture_for(layer: Layer, frame: int, total: int) -> int:
+    """The hint for a latent. Raises ControlError where hints and latents differ in number in a way that cannot be meant."""
+    try:
+        return picture_of(frame, layer.hint_bchw.shape[0], total, layer.batch)
+    except BatchError as problem:
+        raise ControlError(f"The hints for {layer.source.name} do not go with the batch: {problem}") from None

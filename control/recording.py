@@ -1,0 +1,117 @@
+"""Writing a control's record while it samples: numbers that are known anyway, and no wait for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..residuals.blocks import Block
+from ..residuals.residuals import Residuals
+from ..residuals.weights import Flat
+from .layer import Layer
+from .network import HINT_PIXELS_PER_CELL, EncoderNetwork
+from .plan import Act, picture_for
+from .record import LayerInfo, LayerStep, Record, Stopwatch
+from .step import Step
+
+
+def new_record(layers: Sequence[Layer], model: Any, inspect: bool) -> Record:
+    """An empty record of a run of these layers on a host's model."""
+    return Record(
+        layers=tuple(info(number, layer) for number, layer in enumerate(layers, 1)),
+        model=type(model.model_config).__name__,
+        inspect=inspect,
+    )
+
+
+def info(number: int, layer: Layer) -> LayerInfo:
+    source = layer.source
+    native = isinstance(source, EncoderNetwork)
+    pictures, _, height, width = layer.hint_bchw.shape
+    return LayerInfo(
+        number=number,
+        name=source.name,
+        base=source.base if isinstance(source, EncoderNetwork) else "",
+        strength=layer.strength * layer.master,
+        start_percent=layer.start_percent,
+        end_percent=layer.end_percent,
+        enabled=layer.enabled,
+        weights="" if layer.weights == Flat() else str(layer.weights),
+        schedule="" if layer.schedule is None else str(layer.schedule),
+        mask="" if layer.mask is None else mask_in_words(layer),
+        balance="" if layer.uncond_strength == 1 else f"unconditional branch × {layer.uncond_strength:g}",
+        batch="" if layer.batch == "cycle" else layer.batch,
+        sizing="" if layer.placing.sizing == "crop" else f"{layer.placing.sizing}, {layer.placing.fill}",
+        pictures=pictures,
+        hint_height=height,
+        hint_width=width,
+        weights_bytes=int(source.patcher.model_size()) if native else 0,  # type: ignore[union-attr]
+    )
+
+
+def mask_in_words(layer: Layer) -> str:
+    assert layer.mask is not None
+    count, height, width = layer.mask.shape
+    words = f"{count} mask{'' if count == 1 else 's'} of {width}×{height}"
+    return f"{words}, normalised where masks overlap" if layer.overlapping else words
+
+
+def record_idle(act: Act, call: int, step: Step) -> None:
+    step.run.record.steps.append(layer_step(act, call, step, ran=False))
+
+
+def record_run(
+    act: Act,
+    call: int,
+    step: Step,
+    rows: Sequence[int],
+    blocks: Sequence[tuple[Block, float]],
+    residuals: Residuals,
+    stopwatch: Stopwatch,
+    shares: Act | None,
+) -> None:
+    """A layer that was evaluated, with the weight of each block; `shares` is the layer that began the same pass."""
+    layer, number, record = act.layer, act.number + 1, step.run.record
+    found: dict[str, Any] = {"gain": act.gain * layer.strength}
+    if isinstance(layer.source, EncoderNetwork):
+        size = (step.size[0] * HINT_PIXELS_PER_CELL, step.size[1] * HINT_PIXELS_PER_CELL)
+        pictures = tuple(picture_for(layer, frame, step.total) for frame in step.frames)
+        found = {"gain": act.gain, "hint_size": size, "pictures": pictures}
+        if number not in record.embedding_bytes:
+            record.embedding_bytes[number] = step.run.embeddings.new_bytes()
+    record.steps.append(
+        layer_step(
+            act,
+            call,
+            step,
+            ran=True,
+            blocks=tuple((block.name, found["gain"] * weight) for block, weight in blocks),
+            rows_run=len(rows),
+            stopwatch=stopwatch if shares is None else None,
+            shares=None if shares is None else shares.number + 1,
+            residual_bytes=sum(
+                item[2].numel() * item[2].element_size() for item in residuals.items() if item[2] is not None
+            ),
+            **found,
+        )
+    )
+
+
+def layer_step(act: Act, call: int, step: Step, **found: Any) -> LayerStep:
+    strengths = act.layer.picture_strengths(step.total) if not act.idle else ()
+    windowed = step.total != step.per_chunk
+    return LayerStep(
+        call=call,
+        layer=act.number + 1,
+        sigma=float(step.sigma),
+        percent=step.moment.percent,
+        step=step.moment.step,
+        reason=act.idle,
+        uncond_factor=act.layer.uncond_strength,
+        picture_factors=tuple(strengths[frame] for frame in step.frames) if any(s != 1 for s in strengths) else (),
+        rows=step.count,
+        area=next((area for area in step.areas if area is not None), None),
+        frames=step.frames if windowed else None,
+        latent_size=step.size,
+        **found,
+    )

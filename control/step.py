@@ -1,0 +1,114 @@
+"""One call of the sampler: its rows, where it is in the sampling, and what a run keeps for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import comfy.model_management
+from torch import Tensor
+
+from ..residuals.blocks import Layout
+from ..residuals.moments import Moment, Moments
+from .areas import Area
+from .hint import HintEmbeddings
+from .layer_masks import LayerMasks
+from .record import Record
+
+CELLS_PER_PASS = 8 * 64 * 64
+"""On a GPU a network evaluates as many rows at a time as have this many latent cells, eight at 512×512 pixels: small batches leave it idle."""
+
+
+@dataclass(eq=False)
+class Run:
+    """What holds for one sampling run: made before it, dropped after it."""
+
+    model_sampling: Any
+    unet: Layout | None
+    percent_to_sigma: Callable[[float], Any]
+    sigma_ranges: tuple[tuple[Any, Any], ...]
+    record: Record
+    embeddings: HintEmbeddings = field(default_factory=HintEmbeddings)
+    masks: LayerMasks = field(default_factory=LayerMasks)
+    moments: Moments | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One call of the sampler: `chunks` batches of latents, one below the other, each for one conditioning.
+
+    `x_noisy` (B, C, h, w) and `sigmas` (B,) are the sampler's values. `frames` are the positions of a chunk's latents in the whole batch of
+    `total`, which is longer under context windows. `areas` holds the part of the `canvas` that each chunk is, or None for all of it.
+    """
+
+    x_noisy: Tensor
+    sigmas: Tensor
+    cond: dict[str, Any]
+    chunks: int
+    options: dict[str, Any]
+    run: Run
+    frames: tuple[int, ...]
+    total: int
+    areas: tuple[Area | None, ...]
+    canvas: tuple[int, int]
+
+    @property
+    def count(self) -> int:
+        return int(self.x_noisy.shape[0])
+
+    @property
+    def per_chunk(self) -> int:
+        return self.count // self.chunks
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return int(self.x_noisy.shape[-2]), int(self.x_noisy.shape[-1])
+
+    @property
+    def kinds(self) -> list[int]:
+        """0 for each conditional chunk, as the host marks them."""
+        kinds: list[int] = self.options.get("cond_or_uncond") or [0] * self.chunks
+        return kinds
+
+    @cached_property
+    def sigma(self) -> Tensor:
+        """The first row's sigma, on the CPU: one wait for the device, not two per layer."""
+        return self.sigmas[0].cpu()
+
+    @cached_property
+    def moment(self) -> Moment:
+        if self.run.moments is None:
+            steps = self.options.get("sample_sigmas")
+            self.run.record.sampler_steps = None if steps is None else len(steps) - 1
+            self.run.moments = Moments(
+                lambda percent: float(self.run.percent_to_sigma(percent)), None if steps is None else steps.tolist()
+            )
+        return self.run.moments.at(float(self.sigma))
+
+    @cached_property
+    def latent(self) -> Tensor:
+        """The latent as the network sees it."""
+        latent: Tensor = self.run.model_sampling.calculate_input(self.sigmas, self.x_noisy)
+        return latent
+
+    @cached_property
+    def timesteps(self) -> Tensor:
+        timesteps: Tensor = self.run.model_sampling.timestep(self.sigmas)
+        return timesteps
+
+    @property
+    def rows_per_pass(self) -> int:
+        """Rows that a network evaluates at a time: those of the UNet, or more on a GPU.
+
+        A fixed number, not one that follows free memory, because the size of a batch changes the last bits of a result.
+        """
+        if comfy.model_management.is_device_cpu(self.x_noisy.device):
+            return self.count
+        height, width = self.size
+        return max(self.count, CELLS_PER_PASS // (height * width))
+
+    def place(self, row: int) -> tuple[int, Area | None]:
+        """The position of a row's latent in the whole batch, and its area."""
+        return self.frames[row % self.per_chunk], self.areas[row // self.per_chunk]
