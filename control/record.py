@@ -153,3 +153,19 @@ class Record:
         """The number of a call that begins."""
         self.calls += 1
         return self.calls - 1
+
+    def step_numbers(self) -> dict[int, int]:
+        """The sampler's step, from 1, of every call: samplers of higher order, areas and windows call more than once in a step.
+
+        Without a list of sigmas each new sigma counts as a step.
+        """
+        if self.sampler_steps is not None:
+            last = self.sampler_steps
+            return {entry.call: min(last, int(entry.step * last + 1e-4) + 1) for entry in self.steps}
+        sigmas = {sigma: number for number, sigma in enumerate(dict.fromkeys(entry.sigma for entry in self.steps), 1)}
+        return {entry.call: sigmas[entry.sigma] for entry in self.steps}
+
+    @property
+    def step_count(self) -> int:
+        """Steps of the run as `step_numbers` counts them."""
+        return self.sampler_steps or max(self.step_numbers().values(), default=0)
