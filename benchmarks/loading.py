@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ import torch
 # On the CPU wherever it runs; before the host's other modules.
 comfy.cli_args.args.cpu = True
 
+from control_composer.benchmarks.surroundings import hardware  # noqa: E402
 from control_composer.checkpoints import load_checkpoint, open_control  # noqa: E402
 from control_composer.checkpoints.encoder import NO_ATTENTION, EncoderHyperparameters, expected_shapes  # noqa: E402
 
@@ -64,9 +64,8 @@ def main() -> None:
 
 def report(path: Path, dtype: str, rounds: int) -> None:
     size = path.stat().st_size / 2**20
-    cpu = f"{platform.machine()} CPU with {torch.get_num_threads()} threads"
     print(
-        f"{datetime.date.today()}, {cpu}, torch {torch.__version__}; SD1.5, {dtype}, file of {size:.0f} MiB, computed in fp32"
+        f"{datetime.date.today()}, {hardware()}, torch {torch.__version__}; SD1.5, {dtype}, file of {size:.0f} MiB, computed in fp32"
     )
     runs: dict[str, list[dict[str, float]]] = {loader: [] for loader in LOADERS}
     for _ in range(rounds):

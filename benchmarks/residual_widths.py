@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor
 # In single precision and on the CPU wherever it runs: numbers are compared here, not speed. Before the host's other modules.
 comfy.cli_args.args.cpu = True
 
+from control_composer.benchmarks.surroundings import hardware  # noqa: E402
 from control_composer.checkpoints import load_checkpoint  # noqa: E402
 
 TOLERANCE = 1e-4
@@ -108,10 +108,6 @@ def reference(base: str, path: Path, side: int) -> tuple[dict[str, Tensor], list
 
 def relative(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
-
-
-def hardware() -> str:
-    return f"{platform.machine()} CPU with {torch.get_num_threads()} threads"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,47 @@
+"""Memory of one call, beside what stood before it.
+
+On CUDA: what torch's allocator reports. On a CPU: the sum of what torch's allocator gives out and takes back, which its profiler tells. That is the
+same number at every run, which the resident set is not, and leaves out only what a library (oneDNN, MKL) allocates by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes over those before the call: the most at any moment, and what is kept after it, its result not counted."""
+
+    peak: int
+    kept: int
+
+
+def memory_of(call: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, Memory]:
+    """The call's result and its memory."""
+    return on_cuda(call, device) if device.type == "cuda" else on_cpu(call)
+
+
+def on_cuda(call: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, Memory]:
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    result = call()
+    torch.cuda.synchronize(device)
+    peak, after = torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)
+    return result, Memory(peak - before, after - before - result.nbytes)
+
+
+def on_cpu(call: Callable[[], Tensor]) -> tuple[Tensor, Memory]:
+    with torch.autograd.profiler.profile(profile_memory=True) as profile:
+        result = call()
+    events = [event for event in profile.kineto_results.events() if event.name() == "[memory]"]
+    alive = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        alive += event.nbytes()
+        peak = max(peak, alive)
+    return result, Memory(peak, alive - result.nbytes)
