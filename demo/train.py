@@ -81,8 +81,8 @@ SCALES = {
         control_batch=32,
         watched=16,
         autoencoder=Plan("autoencoder", steps=3_000, rate=2e-3, save_every=500),
-        unet=Plan("unet", steps=14_000, rate=1.5e-3, save_every=500, warm_up=300),
-        control=Plan("control", steps=2_200, rate=1.5e-3, save_every=100, warm_up=100),
+        unet=Plan("unet", steps=12_500, rate=1.5e-3, save_every=500, warm_up=300),
+        control=Plan("control", steps=1_600, rate=1.5e-3, save_every=100, warm_up=100),
     ),
 }
 
