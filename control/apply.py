@@ -48,7 +48,7 @@ def make_layer(
             f"control_net of {node} has its layers already, but one fresh from a Load node was expected; "
             "connect the Load node to it."
         )
-    hooks = getattr(control_net, "own_hooks", None) or getattr(control_net, "extra_hooks", None)
+    hooks = control_net.own_hooks if isinstance(control_net, Control) else getattr(control_net, "extra_hooks", None)
     layer = Layer(source, hint_bchw, strength, start_percent, end_percent, extra_hooks=hooks, node=node, **settings)
     if isinstance(source, ForeignControl):
         source.control.set_cond_hint(hint_bchw, strength, (start_percent, end_percent), vae=vae)
