@@ -18,6 +18,18 @@ def picture_of(position: int, pictures: int, total: int, policy: BatchPolicy) ->
     One picture serves all latents. Fewer pictures than latents: *cycle* starts over (0 1 0 1 0, as the host does), *repeat* holds each for an
     equal share (0 0 0 1 1), *hold last* stays on the last (0 1 1 1 1), *error* refuses. More pictures than latents raise BatchError.
     """
+    if pictures < 1:
+        raise BatchError(
+            f"there are {pictures} pictures, but at least one was expected; check the node that makes them."
+        )
+    if policy not in BATCH_POLICIES:
+        raise BatchError(
+            f'the batch policy is "{policy}", but one of {", ".join(BATCH_POLICIES)} was expected; choose one of them.'
+        )
+    if not 0 <= position < total:
+        raise BatchError(
+            f"latent {position} was asked for, but the batch has {total}, counted from 0; give the length of the whole batch."
+        )
     if pictures > total:
         raise BatchError(
             f"there are {pictures} pictures for {total} latent{'' if total == 1 else 's'}, but at most one for each was expected; "
