@@ -83,7 +83,7 @@ class Layer:
         return own * self.master * (1.0 if self.schedule is None else self.schedule(moment))
 
     def picture_strengths(self, total: int) -> tuple[float, ...]:
-        """One factor for each of the batch's latents. Raises BatchError or ScheduleError where the strengths do not go with the batch."""
+        """One factor for each of the batch's latents. Raises ScheduleError where the strengths do not go with the batch."""
         return (1.0,) * total if self.schedule is None else self.schedule.pictures(total)
 
     @property

@@ -15,20 +15,30 @@ BRANCHES = 2
 HINT_CHANNELS_ALIVE = 32
 """Widest moment of the hint network at full size: 16 channels in and 16 out."""
 
+ACTIVATION_BYTES_PER_CELL = 0.01 * 1024 * 1024
+"""For each byte of the dtype: what the host counts for one latent cell of a UNet of memory_usage_factor 1 (`BaseModel.memory_required`)."""
+CELLS_PER_PASS = 8 * 64 * 64
+"""On a GPU a network evaluates as many rows at a time as have this many latent cells, eight at 512×512 pixels: small batches leave it idle."""
+
 
 def activation_bytes(conditions: Iterable[tuple[EncoderNetwork, Tensor]]) -> float:
     """Bytes for the residuals, embeddings and hint activations of some networks with their hints (N, C, H, W).
 
-    The host asks before it tells the latent's size, so the hint's own size stands for it. The layers inside the networks need no room of their own:
-    they run before the UNet, whose estimate covers the same layers.
+    The host asks before it tells the latent's size, so the hint's own size stands for it. The layers inside a network need no room of their own
+    for as many rows as the UNet has: they run before the UNet, whose estimate covers the same layers. Rows of several hints that share a network
+    may run as one larger batch, and need it.
     """
-    residuals = embeddings = hint = 0.0
+    residuals = embeddings = hint = shared = 0.0
+    seen: set[int] = set()
     for network, hint_bchw in conditions:
         pictures, _, height, width = hint_bchw.shape
         size = comfy.model_management.dtype_size(network.dtype)
+        if network.key in seen and not comfy.model_management.is_device_cpu(network.patcher.load_device):
+            shared = max(shared, CELLS_PER_PASS * size * ACTIVATION_BYTES_PER_CELL)
+        seen.add(network.key)
         blocks = network.blocks(-(-height // HINT_PIXELS_PER_CELL), -(-width // HINT_PIXELS_PER_CELL))
         one_set = sum(block.channels * block.height * block.width for block in blocks) * pictures * BRANCHES * size
         residuals = max(residuals, 2 * one_set)  # the sum so far and the set being added
         embeddings += network.model_channels * blocks[0].height * blocks[0].width * pictures * size
         hint = max(hint, HINT_CHANNELS_ALIVE * height * width * min(pictures, PICTURES_PER_PASS) * size)
-    return residuals + embeddings + hint
+    return residuals + embeddings + hint + shared

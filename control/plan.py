@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..residuals.batches import BatchError, picture_of
+from ..residuals.schedules import ScheduleError
 from .errors import ControlError
 from .foreign import ForeignControl
 from .hint import picture_key
@@ -52,8 +53,8 @@ def row_factors(layer: Layer, step: Step) -> tuple[float, ...]:
     """Balance times the strength of the row's picture."""
     try:
         strengths = layer.picture_strengths(step.total)
-    except BatchError as problem:
-        raise ControlError(f"The strengths for {layer.source.name} do not go with the batch: {problem}") from None
+    except ScheduleError as problem:
+        raise ControlError(f"The schedule of {layer.source.name} does not go with the batch: {problem}") from None
     return tuple(
         (1.0 if kind == 0 else layer.uncond_strength) * strengths[frame] for kind in step.kinds for frame in step.frames
     )

@@ -15,10 +15,8 @@ from ..residuals.moments import Moment, Moments
 from .areas import Area
 from .hint import HintEmbeddings
 from .layer_masks import LayerMasks
+from .memory import CELLS_PER_PASS
 from .record import Record
-
-CELLS_PER_PASS = 8 * 64 * 64
-"""On a GPU a network evaluates as many rows at a time as have this many latent cells, eight at 512×512 pixels: small batches leave it idle."""
 
 
 @dataclass(eq=False)
