@@ -6,8 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
-from comfy_api.input import CurveInput
 from comfy_api.latest import io
+
+# ComfyUI 0.30 imports the two in a circle: comfy_api.input cannot come first.
+# isort: split
+from comfy_api.input import CurveInput
 
 from ..residuals.moments import Axis
 from ..residuals.schedule_images import StrengthPolicy, described
