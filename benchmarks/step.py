@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import statistics
 import sys
 import time
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         comfy.cli_args.args.use_pytorch_cross_attention = True
     if options.threads:
         torch.set_num_threads(options.threads)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or torch's profiler complains of a missing GPU
     from comfy import model_management
 
     device = model_management.get_torch_device()
