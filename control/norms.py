@@ -35,18 +35,21 @@ def read_norms(record: Record) -> list[Norm]:
 
 
 def strength_of(norms: Iterable[Norm]) -> tuple[float, float | None]:
-    """‖residual‖ and ‖residual‖ / ‖feature‖ over the rows that get a residual, of all `norms` together; (0, 0) where none does.
+    """‖residual‖ of a row and ‖residual‖ / ‖feature‖, both the quadratic mean over the rows of all `norms` that get a residual; (0, 0) where
+    none does.
 
     The second is None where a feature is unknown. Rows that are left alone (the unconditional branch at balance 0) do not thin the number.
     """
     residuals = features = 0.0
-    known = True
+    rows, known = 0, True
     for norm in norms:
-        residuals += sum(value**2 for value in norm.residual)
+        reached = [row for row, value in enumerate(norm.residual) if value != 0]
+        rows += len(reached)
+        residuals += sum(norm.residual[row] ** 2 for row in reached)
         if norm.feature is None:
-            known = known and not any(norm.residual)
+            known = known and not reached
         else:
-            features += sum(f**2 for r, f in zip(norm.residual, norm.feature, strict=True) if r != 0)
-    if residuals == 0:
+            features += sum(norm.feature[row] ** 2 for row in reached)
+    if rows == 0:
         return 0.0, 0.0
-    return math.sqrt(residuals), math.sqrt(residuals / features) if known and features > 0 else None
+    return math.sqrt(residuals / rows), math.sqrt(residuals / features) if known and features != 0 else None
