@@ -75,7 +75,7 @@ def unwatched(hooks: Any) -> Any:
     return group if len(group) > 0 else None
 
 
-class AreaAware(ControlBase):  # type: ignore[misc]  # the host's class has no types
+class AreaAware(ControlBase):
     """A control that the sampler tells about areas, wherever the nodes that set them stand in the graph.
 
     The host collects wrappers from `extra_hooks` of the controls, which is all that WATCH needs. It asks `get_extra_hooks` for those that act on
