@@ -75,6 +75,11 @@ class Layer:
             return "off"
         if self.strength == 0 or self.master == 0:
             return "strength 0"
+        if isinstance(self.source, EncoderNetwork):  # which of its weights are 0 does not depend on the size
+            if not any(self.block_weights(self.source.blocks(NOMINAL_LATENT, NOMINAL_LATENT))):
+                return "all block weights are 0"
+        elif self.weights == Flat(0.0):
+            return "all block weights are 0"
         return "the mask is empty" if self.mask is not None and not bool((self.mask > 0).any()) else ""
 
     def gain(self, moment: Moment) -> float:
