@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from control_composer.residuals.moments import Moment
@@ -152,6 +152,7 @@ def test_a_place_that_rounding_keeps_just_short_of_a_keyframe_counts_as_reached(
 
 @few
 @given(st.integers(1, 2000))
+@example(3000)
 def test_with_as_many_numbers_as_steps_each_acts_at_its_step(steps):
     schedule = ListSchedule(tuple(range(steps)), "step")
     assert [schedule(Moment(0.5, step / steps)) for step in range(steps)] == list(range(steps))
