@@ -26,7 +26,7 @@ def compose_controls(
 
     `strength` multiplies the strength of each. *normalised* divides masks by their sum where several layers' masks together exceed 1; layers
     without a mask act everywhere and take no part in that. Layers that are off stay in the control, where a report can tell that they are, and cost
-    nothing. Raises ControlError.
+    nothing: not even the hooks of their controls, which act on the model itself, are kept. Raises ControlError.
     """
     if not layers:
         raise ControlError(
@@ -37,6 +37,7 @@ def compose_controls(
             f"overlap of Compose Controls is {overlap!r}, but one of {OVERLAPS} was expected; choose one."
         )
     scaled = [replace(layer, master=layer.master * strength, node="Compose Controls") for layer in layers]
+    scaled = [replace(layer, extra_hooks=None) if layer.idle else layer for layer in scaled]
     if overlap == "normalised":
         masked = [layer for layer in scaled if layer.mask is not None and not layer.idle]
         scaled = [
