@@ -186,7 +186,7 @@ class Control(AreaAware):
             chunks,
             transformer_options,
             self._run,
-            *frames_of(transformer_options, x_noisy.shape[0] // chunks),
+            *self._frames(transformer_options, x_noisy.shape[0] // chunks),
             areas_of(transformer_options, chunks, *size),
             canvas_of(transformer_options) or size,
         )
@@ -195,3 +195,12 @@ class Control(AreaAware):
         if total is None or total is before:
             return previous
         return {**(previous or {}), **total.to_host()}
+
+    def _frames(self, options: dict[str, Any], per_chunk: int) -> tuple[tuple[int, ...], int]:
+        """Which latents of the whole batch a chunk holds; in windows that nobody knows, only if it makes a difference."""
+        try:
+            return frames_of(options, per_chunk)
+        except ControlError:
+            if any(layer.by_frame for layer in self.acting):
+                raise
+            return tuple(range(per_chunk)), per_chunk

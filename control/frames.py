@@ -19,7 +19,7 @@ def frames_of(options: Mapping[str, Any], per_chunk: int) -> tuple[tuple[int, ..
     """
     window = options.get("context_window")
     if window is None:
-        return tuple(range(per_chunk)), per_chunk
+        return animated(options, per_chunk) or (tuple(range(per_chunk)), per_chunk)
     if not isinstance(window, IndexListContextWindow):
         raise ControlError(
             f"The context window is {type(window).__name__}, but one of the host's windows, which list their frames, was expected, so the hints "
@@ -38,3 +38,12 @@ def frames_of(options: Mapping[str, Any], per_chunk: int) -> tuple[tuple[int, ..
     for position in () if call is None else call.retained:
         indices[position] = position % window.total_frames  # the host writes frame k of the batch over position k
     return tuple(indices), window.total_frames
+
+
+def animated(options: Mapping[str, Any], per_chunk: int) -> tuple[tuple[int, ...], int] | None:
+    """The same from AnimateDiff-Evolved's own windows, which it shows to other packs under keys that it promises to keep; None without them."""
+    shown = options.get("ad_params")
+    if not isinstance(shown, Mapping) or not shown.get("sub_idxs"):
+        return None
+    indices, total = tuple(int(index) for index in shown["sub_idxs"]), int(shown["full_length"])
+    return (indices, total) if len(indices) == per_chunk and max(indices) < total else None

@@ -92,6 +92,12 @@ class Layer:
         return (1.0,) * total if self.schedule is None else self.schedule.pictures(total)
 
     @property
+    def by_frame(self) -> bool:
+        """Whether latents of one batch may be treated differently."""
+        pictures = max(self.hint_bchw.shape[0], 1 if self.mask is None else self.mask.shape[0])
+        return pictures > 1 or self.schedule is not None
+
+    @property
     def takes_host_hint(self) -> bool:
         """Whether hint, size and batch are as the host itself would treat them."""
         return self.placing == Placing() and self.batch == "cycle"

@@ -138,3 +138,13 @@ def test_a_window_of_another_length_is_refused():
         "The context window has 3 frames, but the latent of this call 4 and as many were expected, so the hints cannot stay with their frames; "
         "remove the node that changes the batch inside of the windows."
     )
+
+
+def test_the_windows_that_animatediff_evolved_shows_to_other_packs():
+    shown = {"ad_params": {"full_length": 20, "context_length": 4, "sub_idxs": [16, 17, 18, 19]}}
+    assert frames_of(shown, 4) == ((16, 17, 18, 19), 20)
+    for other in (
+        {"full_length": 20, "context_length": None, "sub_idxs": None},  # no windows
+        {"full_length": 20, "context_length": 4, "sub_idxs": [1, 2]},  # not of this batch
+    ):
+        assert frames_of({"ad_params": other}, 4) == ((0, 1, 2, 3), 4)
