@@ -24,9 +24,25 @@ def row_norms(values: Tensor) -> Tensor:
     return norms
 
 
-def record_norm(record: Record, call: int, block: Block, residual: Tensor, layer: int | None = None) -> None:
-    """Notes the norm of what `layer` (None: all together) adds to one block, each row apart; no wait for the device."""
-    record.residual_norms[call, layer, block.name] = row_norms(residual)
+def record_norm(
+    record: Record,
+    call: int,
+    block: Block,
+    residual: Tensor,
+    layer: int | None = None,
+    rows: Sequence[int] | None = None,
+    count: int | None = None,
+) -> None:
+    """Notes the norm of what `layer` (None: all together) adds to one block, each row apart; no wait for the device.
+
+    `rows` are those of a batch of `count` that `residual` belongs to, when it is not the whole batch; noted for the same layer several times, for
+    other rows each, they make one.
+    """
+    key, norms = (call, layer, block.name), row_norms(residual)
+    if rows is not None and count is not None and len(rows) < count:
+        whole = record.residual_norms.get(key, norms.new_zeros(count))
+        norms = whole.index_copy(0, torch.tensor(rows, device=norms.device), norms.expand(len(rows)))
+    record.residual_norms[key] = norms
 
 
 def record_norms(

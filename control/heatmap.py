@@ -170,12 +170,12 @@ def _draw(grids: Sequence[Grid], scale: Scale) -> Image.Image:
 
 def _caption(scale: Scale, grids: Sequence[Grid]) -> str:
     words = (
-        "Norm of the residual in % of the norm of the feature it is added to. Light grey: nothing added."
+        "Norm of the residual in % of the feature's. Light grey: nothing added."
         if scale.relative
-        else "Norm of the residual; this model does not show the features it is added to. Light grey: nothing added."
+        else "Norm of the residual; this model does not show its features. Light grey: nothing added."
     )
     if any((grid.values < 0).any() for grid in grids):
-        words += " Dark grey: feature not known."
+        words += " Dark grey: feature unknown."
     if any(np.isnan(grid.values).any() for grid in grids):
         words += " Red: NaN or infinite."
     return words

@@ -31,8 +31,9 @@ def _layer_text(record: Record, layer: LayerInfo, numbers: dict[int, int], norms
     if ran:
         percents = [entry.percent for entry in ran]
         when = f"ran at {steps_of(ran, numbers)}{of}, percent {min(percents):.2f}–{max(percents):.2f}"
-        if len(ran) > len({numbers[entry.call] for entry in ran}):
-            when += f", {len(ran)} evaluations"
+        evaluations = len({entry.call for entry in ran})
+        if evaluations > len({numbers[entry.call] for entry in ran}):
+            when += f", {evaluations} evaluations"
     elif entries:
         when = "never ran"
     else:
@@ -45,7 +46,12 @@ def _layer_text(record: Record, layer: LayerInfo, numbers: dict[int, int], norms
         lines.append(f"Did not run at {steps_of(skipped, numbers)}{of}: {reason}.")
     lines.append("; ".join(_settings(layer)))
     if ran:
-        lines += [_cost(record, layer, ran), *_multipliers(ran, numbers), *_batch(layer, ran), _sizes(layer, ran)]
+        lines += [
+            _cost(record, layer, ran, numbers),
+            *_multipliers(ran, numbers),
+            *_batch(layer, ran),
+            _sizes(layer, ran),
+        ]
         lines.append(_strongest([norm for norm in norms if norm.layer == layer.number]))
     return "\n   ".join(line for line in lines if line)
 
@@ -64,21 +70,28 @@ def _words(layer: LayerInfo) -> dict[str, str]:
     return {name: getattr(layer, name) for name in ("weights", "schedule", "mask", "balance", "batch", "sizing")}
 
 
-def _cost(record: Record, layer: LayerInfo, ran: Sequence[LayerStep]) -> str:
+def _cost(record: Record, layer: LayerInfo, ran: Sequence[LayerStep], numbers: dict[int, int]) -> str:
     words = []
-    seconds = [entry.seconds for entry in ran if entry.seconds is not None and math.isfinite(entry.seconds)]
+    seconds = [value for value in _seconds(ran) if math.isfinite(value)]
     if seconds:
         words.append(f"{duration(sum(seconds) / len(seconds))} per evaluation, {duration(sum(seconds))} in all")
-    shared = sorted({entry.shares for entry in ran if entry.shares is not None})
-    if shared:
-        words.append(f"evaluated together with layer {listed(shared)}, where its time is counted")
-    rows = dict.fromkeys((entry.rows_run, entry.rows) for entry in ran if entry.rows and not entry.shares)
-    words += [f"{run} of {rows} rows evaluated" for run, rows in rows if run < rows]
+    for other, shared in _grouped((entry for entry in ran if entry.shares is not None), lambda entry: entry.shares):
+        when = f"at {steps_of(shared, numbers)} " if len(shared) < len(ran) else ""
+        words.append(f"{when}evaluated together with layer {other}, where the time is counted")
+    evaluated: dict[int, tuple[int, int]] = {}  # a batch may go through the network in several passes
+    for entry in ran:
+        evaluated[entry.call] = (evaluated.get(entry.call, (0, 0))[0] + entry.rows_run, entry.rows)
+    words += [f"{run} of {rows} rows evaluated" for run, rows in dict.fromkeys(evaluated.values()) if run < rows]
     embedding = record.embedding_bytes.get(layer.number, 0)
     residuals = max(entry.residual_bytes for entry in ran)
     memory = {"weights": layer.weights_bytes, "hint embedding": embedding, "residuals": residuals}
     words += [f"{what} {size(amount)}" for what, amount in memory.items() if amount]
     return "; ".join(words)
+
+
+def _seconds(ran: Sequence[LayerStep]) -> list[float]:
+    """The time of each pass once."""
+    return [watch.seconds for watch in dict.fromkeys(entry.stopwatch for entry in ran) if watch is not None]
 
 
 def _multipliers(ran: Sequence[LayerStep], numbers: dict[int, int]) -> list[str]:
@@ -212,7 +225,7 @@ def report_json(record: Record) -> str:
 def _layer_json(record: Record, layer: LayerInfo, numbers: dict[int, int]) -> dict[str, Any]:
     entries = [entry for entry in record.steps if entry.layer == layer.number]
     ran = [entry for entry in entries if entry.ran]
-    seconds = [entry.seconds for entry in ran if entry.seconds is not None]
+    seconds = _seconds(ran)
     return {
         "number": layer.number,
         "name": layer.name,
@@ -226,7 +239,7 @@ def _layer_json(record: Record, layer: LayerInfo, numbers: dict[int, int]) -> di
         "weights_bytes": layer.weights_bytes,
         "embedding_bytes": record.embedding_bytes.get(layer.number, 0),
         "ran_steps": sorted({numbers[entry.call] for entry in ran}),
-        "evaluations": len(ran),
+        "evaluations": len({entry.call for entry in ran}),
         "mean_seconds": sum(seconds) / len(seconds) if seconds else None,
         "total_seconds": sum(seconds) if seconds else None,
         "skipped": [

@@ -8,7 +8,7 @@ import torch
 from comfy.controlnet import ControlBase
 
 from control_composer.control.compatibility import unet_layout
-from control_composer.control.features import record_norms, watch_features
+from control_composer.control.features import record_norm, record_norms, watch_features
 from control_composer.control.record import Record
 from control_composer.residuals.blocks import Block
 from control_composer.residuals.residuals import Residuals
@@ -94,6 +94,7 @@ def hooked(model, calls):
 @pytest.mark.parametrize("kind", ["sd1", "sdxl"])
 def test_features_of_the_skips_and_the_middle_are_those_of_the_modules(kind):
     model, control, calls = narrow.make_model(kind), Inspected(cldm), {}
+    model.set_model_input_block_patch_after_skip(lambda h, options: 1.5 * h)  # after the skip was put away
     handles = hooked(model, calls)
     sampled(kind, control, model)
     for handle in handles:
@@ -169,6 +170,16 @@ def test_half_precision_norms_do_not_overflow():
     record = Record()
     record_norms(record, 0, Residuals(middle=(feature,)), [Block("middle", 0, 3, 4, 64, 64)])
     assert record.residual_norms[0, None, "middle"].item() == pytest.approx(3000.0 * 128)
+
+
+def test_norms_of_some_rows_take_their_places_in_the_batch():
+    record, block = Record(), Block("middle", 0, 3, 1, 1, 1)
+    record_norm(record, 0, block, torch.tensor([3.0, -4.0]).view(2, 1, 1, 1), 2, (1, 3), 5)
+    assert record.residual_norms[0, 2, "middle"].tolist() == [0, 3, 0, 4, 0]
+    record_norm(record, 0, block, torch.tensor([7.0]).view(1, 1, 1, 1), 2, (0, 4), 5)  # one row for all
+    assert record.residual_norms[0, 2, "middle"].tolist() == [7, 3, 0, 4, 7]
+    record_norm(record, 0, block, torch.tensor([1.0, 2.0]).view(2, 1, 1, 1), 2, (0, 1), 2)
+    assert record.residual_norms[0, 2, "middle"].tolist() == [1, 2]
 
 
 def test_a_model_that_is_no_unet_is_not_watched():

@@ -143,8 +143,24 @@ def test_rows_sharing_strengths_and_areas():
     assert "2 of 4 rows evaluated" in first
     assert "Factor of each latent at step 1: 1 0.5" in first
     assert "read at 512×512 for latent 64×64 for area 48×32 at 16, 8" in first
-    assert "evaluated together with layer 1, where its time is counted" in second
+    assert "evaluated together with layer 1, where the time is counted" in second
     assert "per evaluation" not in second
+
+
+def test_one_call_in_two_passes_is_one_evaluation_of_all_its_rows():
+    both = timed(0.02)
+    steps = [ran(0, 0, rows_run=2, stopwatch=both), ran(0, 0, rows_run=2, stopwatch=both)]
+    text = report_text(Record((CANNY,), "", 1, steps=steps))
+    assert "rows evaluated" not in text and "evaluations" not in text
+    assert "20 ms per evaluation, 20 ms in all" in text
+    (layer,) = json.loads(report_json(Record((CANNY,), "", 1, steps=steps)))["layers"]
+    assert (layer["evaluations"], layer["total_seconds"]) == (1, 0.02)
+
+
+def test_a_pass_shared_at_some_steps_says_at_which():
+    steps = [ran(0, 0, shares=2, stopwatch=None), ran(1, 0.5)]
+    text = report_text(Record((CANNY,), "", 2, steps=steps))
+    assert "20 ms in all; at step 1 evaluated together with layer 2, where the time is counted" in text
 
 
 def test_norms_tell_how_much_was_added():
