@@ -80,9 +80,7 @@ class Step:
         if self.run.moments is None:
             steps = self.options.get("sample_sigmas")
             self.run.record.sampler_steps = None if steps is None else len(steps) - 1
-            self.run.moments = Moments(
-                lambda percent: float(self.run.percent_to_sigma(percent)), None if steps is None else steps.tolist()
-            )
+            self.run.moments = Moments(self.run.percent_to_sigma, None if steps is None else steps.tolist())
         return self.run.moments.at(float(self.sigma))
 
     @cached_property
