@@ -22,7 +22,7 @@ from .layer import Layer
 from .memory import activation_bytes
 from .network import EncoderNetwork
 from .record import Record
-from .recording import new_record
+from .recording import new_record, record_percents
 from .step import Run, Step
 
 
@@ -144,6 +144,8 @@ class Control(AreaAware):
         super().cleanup()
         for control in self.foreign():
             control.cleanup()
+        if self._run is not None and self._run.record.steps:
+            record_percents(self._run.record, self._run.percent_to_sigma)
         self._run = None
 
     def deepclone_multigpu(self, load_device: torch.device, autoregister: bool = False) -> Control:

@@ -68,7 +68,9 @@ def run_pass(total: Accumulator, segments: Sequence[Segment], call: int, step: S
                 total, residuals, dict(zip(fed, weights, strict=True)), one, segment.rows, start, step
             ):
                 if step.run.record.inspect:
-                    record_norm(step.run.record, call, blocks[position], shaped, one.number + 1)
+                    record_norm(
+                        step.run.record, call, blocks[position], shaped, one.number + 1, segment.rows, step.count
+                    )
             record_run(
                 one,
                 call,

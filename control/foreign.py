@@ -46,7 +46,8 @@ class ForeignControl:
         )
 
     def clone_to(self, device: torch.device) -> ForeignControl:
-        return replace(self, control=self.control.deepclone_multigpu(device), placed=PlacedHint())
+        """A deep copy on another device; it holds the same hint as this one, placed for the last call or not."""
+        return replace(self, control=self.control.deepclone_multigpu(device), placed=PlacedHint(self.placed.key))
 
     def residuals(self, layer: Layer, rows: Sequence[int], step: Step) -> Residuals | None:
         """What the control gives for some rows, whole chunks; None where it does not act."""
@@ -60,8 +61,17 @@ class ForeignControl:
             cond = {name: pick(value, index, step.count) for name, value in cond.items()}
             options = {**options, **{name: [options[name][i] for i in picked] for name in PER_CHUNK if name in options}}
             chunks = len(picked)
+        self._forget_other_batch(len(rows))
         control = self.control.get_control(x, sigmas, cond, chunks, options)
         return None if control is None else Residuals.from_host(control)
+
+    def _forget_other_batch(self, rows: int) -> None:
+        """The host's adapter keeps its residuals for the rows of the first call, which need not be as many as those of this one."""
+        kept = getattr(self.control, "control_input", None)
+        if isinstance(self.control, comfy.controlnet.T2IAdapter) and kept is not None:
+            tensors = [x for residuals in kept.values() for x in residuals if x is not None]
+            if any(x.shape[0] not in (1, rows) for x in tensors):
+                self.control.cond_hint = None
 
     def _place(self, layer: Layer, rows: Sequence[int], step: Step) -> None:
         """Gives the control the hint of these rows, placed on the canvas, where the host would treat it in another way."""

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..residuals.batches import BatchPolicy
 from ..residuals.blocks import NOMINAL_LATENT, Block
-from ..residuals.moments import Moment
 from ..residuals.schedules import Schedule
 from ..residuals.weights import BlockWeights, BlockWeightsError, Flat
 from .errors import ControlError
@@ -82,10 +81,10 @@ class Layer:
             return "all block weights are 0"
         return "the mask is empty" if self.mask is not None and not bool((self.mask > 0).any()) else ""
 
-    def gain(self, moment: Moment) -> float:
-        """The factor of everything it adds at a moment; a foreign control has its strength inside already."""
-        own = 1.0 if isinstance(self.source, ForeignControl) else self.strength
-        return own * self.master * (1.0 if self.schedule is None else self.schedule(moment))
+    @property
+    def gain(self) -> float:
+        """The factor of everything it adds, before its schedule; a foreign control has its strength inside already."""
+        return self.master * (1.0 if isinstance(self.source, ForeignControl) else self.strength)
 
     def picture_strengths(self, total: int) -> tuple[float, ...]:
         """One factor for each of the batch's latents. Raises ScheduleError where the strengths do not go with the batch."""

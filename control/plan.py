@@ -40,7 +40,7 @@ def act(number: int, layer: Layer, step: Step) -> Act:
         if step.sigma > start or step.sigma < end:
             idle = f"outside {layer.start_percent:g} to {layer.end_percent:g}"
     if not idle:
-        gain = layer.gain(step.moment)
+        gain = layer.gain * (1.0 if layer.schedule is None else layer.schedule(step.moment))
         idle = "" if gain else "the schedule is 0 here"
     if not idle:
         factors = row_factors(layer, step)

@@ -92,7 +92,7 @@ class LayerStep:
     """`LayerInfo.number`."""
     sigma: float
     percent: float
-    """Place on the host's percent axis: 0 all noise, 1 the end."""
+    """Place on the host's percent axis: 0 all noise, 1 the end; NaN until the run is over."""
     step: float
     """Fraction of this run's steps: the beginning of step i of n is (i-1)/n."""
     ran: bool

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..residuals.blocks import Block
+from ..residuals.moments import percents_of, step_of
 from ..residuals.residuals import Residuals
 from ..residuals.weights import Flat
 from .layer import Layer
@@ -100,12 +103,13 @@ def record_run(
 def layer_step(act: Act, call: int, step: Step, **found: Any) -> LayerStep:
     strengths = act.layer.picture_strengths(step.total) if not act.idle else ()
     windowed = step.total != step.per_chunk
+    sigma, sigmas = float(step.sigma), step.sample_sigmas
     return LayerStep(
         call=call,
         layer=act.number + 1,
-        sigma=float(step.sigma),
-        percent=step.moment.percent,
-        step=step.moment.step,
+        sigma=sigma,
+        percent=math.nan,
+        step=math.nan if sigmas is None or len(sigmas) < 2 else step_of(sigma, sigmas),
         reason=act.idle,
         uncond_factor=act.layer.uncond_strength,
         picture_factors=tuple(strengths[frame] for frame in step.frames) if any(s != 1 for s in strengths) else (),
@@ -115,3 +119,12 @@ def layer_step(act: Act, call: int, step: Step, **found: Any) -> LayerStep:
         latent_size=step.size,
         **found,
     )
+
+
+def record_percents(record: Record, percent_to_sigma: Callable[[float], Any]) -> None:
+    """Fills in the percents of a run, at its end: the host tells sigmas by percents, and asking it at each step would take time."""
+    percents = percents_of([entry.sigma for entry in record.steps], percent_to_sigma)
+    record.steps[:] = [
+        replace(entry, percent=percent, step=percent if math.isnan(entry.step) else entry.step)
+        for entry, percent in zip(record.steps, percents, strict=True)
+    ]

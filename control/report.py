@@ -29,8 +29,10 @@ def _layer_text(record: Record, layer: LayerInfo, numbers: dict[int, int], norms
     of = f" of {record.step_count}"
     name = f"{layer.number}. {layer.name}{f' ({layer.base})' if layer.base else ''}, strength {brief(layer.strength)}"
     if ran:
-        percents = [entry.percent for entry in ran]
-        when = f"ran at {steps_of(ran, numbers)}{of}, percent {min(percents):.2f}–{max(percents):.2f}"
+        when = f"ran at {steps_of(ran, numbers)}{of}"
+        percents = [entry.percent for entry in ran if not math.isnan(entry.percent)]  # a run that was stopped has none
+        if percents:
+            when += f", percent {min(percents):.2f}–{max(percents):.2f}"
         evaluations = len({entry.call for entry in ran})
         if evaluations > len({numbers[entry.call] for entry in ran}):
             when += f", {evaluations} evaluations"

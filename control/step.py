@@ -31,6 +31,7 @@ class Run:
     embeddings: HintEmbeddings = field(default_factory=HintEmbeddings)
     masks: LayerMasks = field(default_factory=LayerMasks)
     moments: Moments | None = None
+    sample_sigmas: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +76,19 @@ class Step:
         """The first row's sigma, on the CPU: one wait for the device, not two per layer."""
         return self.sigmas[0].cpu()
 
+    @property
+    def sample_sigmas(self) -> tuple[float, ...] | None:
+        """The run's sigmas; None where the sampler does not tell them."""
+        if self.run.sample_sigmas is None and self.options.get("sample_sigmas") is not None:
+            self.run.sample_sigmas = tuple(self.options["sample_sigmas"].tolist())
+            self.run.record.sampler_steps = len(self.run.sample_sigmas) - 1
+        return self.run.sample_sigmas
+
     @cached_property
     def moment(self) -> Moment:
+        """For schedules only: the host must be asked twenty times for it."""
         if self.run.moments is None:
-            steps = self.options.get("sample_sigmas")
-            self.run.record.sampler_steps = None if steps is None else len(steps) - 1
-            self.run.moments = Moments(self.run.percent_to_sigma, None if steps is None else steps.tolist())
+            self.run.moments = Moments(self.run.percent_to_sigma, self.sample_sigmas)
         return self.run.moments.at(float(self.sigma))
 
     @cached_property

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+import numpy as np
+
 Axis = Literal["percent", "step"]
 
 HALVINGS = 20
 """Of the range 0 … 1 in the search for a percent: to 1e-6, a thousandth of one of the 1000 training timesteps."""
+
+KNOTS = 129
+"""Places at which the host is asked for many percents at once; the first, where its sigma may be infinite, is left out."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,16 @@ def percent_of(sigma: float, percent_to_sigma: Callable[[float], Any]) -> float:
         else:
             high = middle
     return low
+
+
+def percents_of(sigmas: Sequence[float], percent_to_sigma: Callable[[float], Any]) -> tuple[float, ...]:
+    """Percents of many sigmas, within about a tenth of a percent: for people to read, where `percent_of` would ask the host too often."""
+    places = np.linspace(0.0, 1.0, KNOTS)
+    falling = np.array([float(percent_to_sigma(float(place))) for place in places])
+    with np.errstate(divide="ignore"):
+        rising = -np.log(np.clip(falling, 1e-9, None))
+        wanted = -np.log(np.clip(np.asarray(sigmas, dtype=np.float64), 1e-9, None))
+    return tuple(np.interp(wanted, rising[1:], places[1:], left=0.0).tolist())
 
 
 def step_of(sigma: float, sigmas: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from comfy_extras.nodes_model_advanced import ModelSamplingDiscreteDistilled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_composer.residuals.moments import Moment, Moments, percent_of, step_of
+from control_composer.residuals.moments import Moment, Moments, percent_of, percents_of, step_of
 from control_composer.residuals.schedules import Keyframe, Keyframes, ListSchedule
 
 STEPS = 8
@@ -256,3 +256,27 @@ def test_a_keyframe_at_a_steps_place_acts_at_that_step(scheduler, steps):
         assert on_step(moment) == 1 and (step == 0 or on_step(moments.at(sigmas[step - 1])) == 0)
         position = min(1.0, round(moment.percent, 6))  # as a person reads it from a report
         assert Keyframes((Keyframe(0, 0), Keyframe(position, 1, "hold")), "percent")(moment) == 1
+
+
+def test_percents_of_many_sigmas_at_once_are_near_the_exact_ones(
+    sampling_percents=(0.0, 0.013, 0.2, 0.5, 0.77, 0.99, 1.0),
+):
+    """On Stable Diffusion's own schedule, with the host's open ends."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    alphas = torch.cumprod(1 - betas, 0)
+    log_sigmas = (((1 - alphas) / alphas) ** 0.5).log()
+
+    def percent_to_sigma(percent):
+        if percent <= 0:
+            return 999999999.9
+        if percent >= 1:
+            return 0.0
+        place = (1 - percent) * 999
+        low = int(place)
+        high = min(low + 1, 999)
+        return float((log_sigmas[low] * (low + 1 - place) + log_sigmas[high] * (place - low)).exp())
+
+    sigmas = [float(log_sigmas[-1].exp()), *(percent_to_sigma(percent) for percent in sampling_percents[1:])]
+    found = percents_of(sigmas, percent_to_sigma)
+    assert found == pytest.approx(sampling_percents, abs=2e-3)
+    assert found[0] < 0.01 and found[-1] == 1.0
