@@ -35,6 +35,10 @@ def described_input(item):
     found["default"] = getattr(item, "default", None)
     if getattr(item, "options", None) and item.id != "control_net_name":  # which lists the files that are there
         found["options"] = list(item.options)
+    template = getattr(item, "template", None)
+    if template is not None:  # a growing input: its links are named "<id>.<prefix><number>"
+        found["template"] = {name: getattr(template, name) for name in ("prefix", "min", "max")}
+        found["template"]["type"] = template.input.get_io_type()
     return found
 
 
