@@ -11,6 +11,7 @@ WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
 # These exist in the page only; the server has never heard of them.
 NOTES = frozenset({"Note", "MarkdownNote"})
 MUTED, BYPASSED = 2, 4
+GROWING = "COMFY_AUTOGROW_V3"
 
 
 class GraphError(ValueError):
@@ -23,7 +24,8 @@ def prompt_from_workflow(workflow: Json, object_info: Json) -> dict[str, dict[st
     object_info: the server's answer to GET /object_info. Returns {node id: {"class_type", "inputs", "_meta"}} with
     links as [node id, output index], as POST /prompt takes it. Notes and muted nodes are left out; links through
     bypassed nodes and reroutes lead to what lies before them. Raises GraphError where a node is unknown, where its
-    saved widgets do not fit the node that the server has, and for subgraphs and dynamic inputs, which it cannot do.
+    saved widgets do not fit the node that the server has, for subgraphs, and for dynamic inputs that do more
+    than grow: those it cannot do.
     """
     if (workflow.get("definitions") or {}).get("subgraphs"):
         raise GraphError(
@@ -99,6 +101,8 @@ def _widgets(name: str, info: Json) -> Iterator[tuple[str, int]]:
         specifications = info["input"].get(section) or {}
         for widget in info.get("input_order", {}).get(section) or specifications:
             kind, options = _kind_and_options(specifications[widget])
+            if kind == GROWING:
+                continue  # sockets only, which the page saves under the names that the server reads
             if kind.startswith("COMFY_") and kind.endswith("_V3"):
                 raise GraphError(
                     f"{name}: found the dynamic input {widget} ({kind}), but plain inputs were expected; "

@@ -34,7 +34,12 @@ INFO: dict[str, Any] = {
     "OldSampler": {"input": {"required": {"noise_seed": ["INT", {}], "cfg": ["FLOAT", {}]}}},
     "FixedSeed": {"input": {"required": {"seed": ["INT", {"control_after_generate": False}], "cfg": ["FLOAT", {}]}}},
     "Many": {"input": {"required": {"choices": ["COMBO", {"options": ["a", "b"], "multiselect": True}]}}},
-    "Growing": {"input": {"required": {"images": ["COMFY_AUTOGROW_V3", {}]}}},
+    "Growing": {
+        "input": {
+            "required": {"images": ["COMFY_AUTOGROW_V3", {"template": {"prefix": "image"}}], "amount": ["FLOAT", {}]}
+        }
+    },
+    "Changing": {"input": {"required": {"choice": ["COMFY_DYNAMICCOMBO_V3", {}]}}},
 }
 
 
@@ -167,6 +172,19 @@ def test_reroutes_and_primitives_are_resolved() -> None:
     assert prompt["5"]["inputs"]["steps"] == 99
 
 
+def test_growing_inputs_are_sockets_under_the_names_that_the_server_reads() -> None:
+    sockets = {"images.image0": ("IMAGE", 1), "images.image1": ("IMAGE", 2), "images.image2": ("IMAGE", None)}
+    prompt = prompt_from_workflow(
+        workflow(
+            node(1, "Picture", ["x.png", "image"]),
+            node(2, "Growing", [0.5], **sockets),
+            links=((1, 1, 0, 2, 0, "IMAGE"), (2, 1, 0, 2, 1, "IMAGE")),
+        ),
+        INFO,
+    )
+    assert prompt["2"]["inputs"] == {"amount": 0.5, "images.image0": ["1", 0], "images.image1": ["1", 0]}
+
+
 def test_the_title_is_the_persons() -> None:
     assert prompt_from_workflow(workflow(node(1, "Number", [1], title="Seven")), INFO)["1"]["_meta"]["title"] == "Seven"
 
@@ -190,8 +208,8 @@ def test_the_title_is_the_persons() -> None:
             "the node has changed since the workflow was saved: open it in the page and save it again.",
         ),
         (
-            workflow(node(2, "Growing", [])),
-            'node 2 "Growing": found the dynamic input images (COMFY_AUTOGROW_V3), but plain inputs were expected; '
+            workflow(node(2, "Changing", [])),
+            'node 2 "Changing": found the dynamic input choice (COMFY_DYNAMICCOMBO_V3), but plain inputs were expected; '
             "use a node without it in a workflow that is run from the command line.",
         ),
         (
