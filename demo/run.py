@@ -34,7 +34,7 @@ from .client import Client, ServerError
 from .contact import contact_sheet, thumbnail
 from .graph import GraphError, prompt_from_workflow
 
-WORKFLOWS = ("demo_one_control", "demo_two_controls")
+WORKFLOWS = ("demo_one_control", "demo_two_controls", "demo_composed")
 FOLDER = Path(__file__).resolve().parents[1] / "example_workflows"
 
 
