@@ -14,7 +14,7 @@ pytestmark = pytest.mark.server
 
 ROOT = Path(__file__).resolve().parents[2]
 PACK = "control-composer"
-EXAMPLES = ["demo_one_control", "demo_two_controls"]
+EXAMPLES = ["demo_composed", "demo_one_control", "demo_two_controls"]
 
 
 def test_the_import_is_silent(server: Any) -> None:
@@ -84,7 +84,7 @@ def test_the_page_gets_our_nodes_with_a_tooltip_on_everything(server: Any) -> No
         assert all(info["output_tooltips"]), name
 
 
-def test_the_template_browser_lists_both_examples_with_thumbnails(server: Any) -> None:
+def test_the_template_browser_lists_the_examples_with_thumbnails(server: Any) -> None:
     assert sorted(json.loads(server.get("/workflow_templates"))[PACK]) == EXAMPLES
     for name in EXAMPLES:
         workflow = json.loads(server.get(f"/api/workflow_templates/{PACK}/{name}.json"))
