@@ -128,6 +128,15 @@ def test_conditional_only_evaluates_the_conditional_chunks_and_equals_all_with_t
             assert narrow.relative(block, both * conditional) <= 1e-5
 
 
+def test_a_strength_of_zero_for_one_picture_leaves_the_others_their_own(model, module):
+    image = narrow.picture(2, 64, 128)
+    (whole,) = reached(model, compose(layer_of(ladder(module), image, 0.9)))
+    (found,) = reached(model, compose(layer_of(ladder(module), image, 0.9, schedule=ImageStrengths((0.0, 0.5)))))
+    factors = by_row(found.kinds, (0.0, 0.5)).view(-1, 1, 1, 1)
+    for block, both in zip(found.control["output"], whole.control["output"], strict=True):
+        assert narrow.relative(block, both * factors) <= 1e-5
+
+
 def test_an_uneven_batch_of_several_conditionings_does_too(model, module):
     """Text lengths that cannot be put into one batch: the host asks for one chunk and for two, and an adapter keeps what it computed."""
     image = narrow.picture(2, 64, 128)
