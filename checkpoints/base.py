@@ -80,12 +80,17 @@ def check_base(path: Path, net: EncoderHyperparameters, connected: ConnectedBase
     )
     same_text = net.context_dim is None or net.context_dim == connected.context_dim
     if not (same_blocks and same_text and net.adm_in_channels == connected.adm_in_channels):
-        raise BaseMismatchError(
-            path,
-            found=f"is a control for the base {base_name(net)}",
-            expected=f"the connected model is of the base {connected.name}",
-            remedy="connect a model that it was made for, or choose a control made for the connected one",
-        )
+        raise other_base(path, base_name(net), connected)
+
+
+def other_base(path: Path, base: str, connected: ConnectedBase) -> BaseMismatchError:
+    """The error for a control of one base and a model of another."""
+    return BaseMismatchError(
+        path,
+        found=f"is a control for the base {base}",
+        expected=f"the connected model is of the base {connected.name}",
+        remedy="connect a model that it was made for, or choose a control made for the connected one",
+    )
 
 
 def _per_level(value: Any, levels: int) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from .encoder import NO_ATTENTION, EncoderHyperparameters, Shape, expected_shapes
+from .encoder import NO_ATTENTION, EncoderHyperparameters, Shape
 from .errors import IncompleteError, short
 
 FIRST_NAMES = 3
@@ -59,12 +59,11 @@ def read_encoder(shapes: Mapping[str, Shape]) -> EncoderHyperparameters:
     )
 
 
-def check_shapes(path: Path, family: str, net: EncoderHyperparameters, shapes: Mapping[str, Shape]) -> None:
+def check_shapes(path: Path, family: str, expected: Mapping[str, Shape], shapes: Mapping[str, Shape]) -> None:
     """Compare with every tensor that such a network has, before anything is allocated for it.
 
     Raises IncompleteError naming what is missing, what is too much, or the first tensor of another shape.
     """
-    expected = expected_shapes(net)
     missing = [name for name in expected if name not in shapes]
     surplus = [name for name in shapes if name not in expected]
     if missing:

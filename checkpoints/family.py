@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +12,6 @@ from torch import Tensor
 from .base import ConnectedBase
 from .canonical import Canonical
 from .condition import Condition
-from .encoder import EncoderHyperparameters
 from .heads import Heads
 
 LOAD_A_CONTROL = "choose a ControlNet file here"
@@ -24,7 +23,8 @@ class Match:
 
     family: Family
     base: str
-    hyperparameters: EncoderHyperparameters
+    hyperparameters: Any
+    """A frozen dataclass with `hint_channels`: EncoderHyperparameters for what has a ControlNet's encoder, else the family's own."""
     heads: Heads
     names: Mapping[str, str]
     """Name in the network -> name in the file."""
@@ -33,6 +33,8 @@ class Match:
     """The dtype that holds most of the file's numbers."""
     pooling: bool | None
     """Global average pooling as the file's metadata say; None where they say nothing."""
+    notes: tuple[str, ...] = ()
+    """What else the description says, one line each."""
 
     def describe(self) -> str:
         """Family, base, hint channels, parameters and dtype, one a line."""
@@ -40,7 +42,8 @@ class Match:
             (
                 f"family: {self.family.name}",
                 f"base: {self.base}",
-                f"hint: {self.hyperparameters.hint_channels} channels",
+                f"hint: {_channels(self.hyperparameters.hint_channels)}",
+                *self.notes,
                 f"parameters: {_short_count(self.parameter_count)}",
                 f"weights in the file: {dtype_name(self.dtype)}",
             )
@@ -58,8 +61,15 @@ class Built:
     offload_device: torch.device
 
 
+Kind = Literal["encoder", "adapter", "control lora"]
+
+
 class Loader(Protocol):
     """How a family's file becomes a network."""
+
+    @property
+    def kind(self) -> Kind:
+        """What `build` makes: which of the host's classes computes the residuals."""
 
     def match(self, family: Family, file: Canonical, connected: ConnectedBase | None) -> Match:
         """Hyperparameters from shapes, with every tensor accounted for. Raises CheckpointError."""
@@ -85,6 +95,10 @@ class Family:
 
 def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def _channels(count: int) -> str:
+    return f"{count} channel{'' if count == 1 else 's'}"
 
 
 def _short_count(count: int) -> str:

@@ -43,26 +43,25 @@ def make_layer(
         source = control_net.network
     else:
         source = EncoderNetwork.from_stock(control_net) or foreign_of(control_net, node)
+    if isinstance(source, ForeignControl):
+        source = source.with_hint(hint_bchw, strength, (start_percent, end_percent), vae)
     if source is None:
         raise ControlError(
             f"control_net of {node} has its layers already, but one fresh from a Load node was expected; "
             "connect the Load node to it."
         )
     hooks = control_net.own_hooks if isinstance(control_net, Control) else getattr(control_net, "extra_hooks", None)
-    layer = Layer(source, hint_bchw, strength, start_percent, end_percent, extra_hooks=hooks, node=node, **settings)
-    if isinstance(source, ForeignControl):
-        source.control.set_cond_hint(hint_bchw, strength, (start_percent, end_percent), vae=vae)
-    return layer
+    return Layer(source, hint_bchw, strength, start_percent, end_percent, extra_hooks=hooks, node=node, **settings)
 
 
 def foreign_of(control_net: Any, node: str) -> ForeignControl:
-    """A copy of a control of another kind, ready for a hint. Raises ControlError for what is no control."""
+    """A control of another kind. Raises ControlError for what is no control."""
     if not all(callable(getattr(control_net, name, None)) for name in ("copy", "set_cond_hint", "get_control")):
         raise ControlError(
             f"control_net of {node} is {'empty' if control_net is None else type(control_net).__name__}, but a control was expected; "
             "connect a Load ControlNet node, and if it is connected, look at what it said about the file."
         )
-    return ForeignControl(control_net.copy(), f"the connected control_net ({type(control_net).__name__})")
+    return ForeignControl(control_net, f"the connected control_net ({type(control_net).__name__})")
 
 
 def attach(

@@ -40,7 +40,10 @@ class Control(AreaAware):
     multigpu_clones: dict[torch.device, Any]
 
     def __init__(
-        self, network: EncoderNetwork | None = None, layers: Sequence[Layer] = (), inspect: bool = False
+        self,
+        network: EncoderNetwork | ForeignControl | None = None,
+        layers: Sequence[Layer] = (),
+        inspect: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -50,8 +53,8 @@ class Control(AreaAware):
         self._run: Run | None = None
 
     @classmethod
-    def unbound(cls, network: EncoderNetwork) -> Control:
-        """A control that has a network and waits for its hint: what a Load node hands out."""
+    def unbound(cls, network: EncoderNetwork | ForeignControl) -> Control:
+        """A control that has a network, or a control of the host around one, and waits for its hint: what a Load node hands out."""
         return cls(network)
 
     # -- in the graph ------------------------------------------------------------------------------------------------------------------
@@ -76,7 +79,10 @@ class Control(AreaAware):
                 "This control has its layers already, but one fresh from a Load node was expected; connect the Load node to this Apply node."
             )
         super().set_cond_hint(cond_hint, strength, timestep_percent_range, vae, list(extra_concat))
-        self.layers = (Layer(self.network, cond_hint, strength, *timestep_percent_range),)
+        source = self.network
+        if isinstance(source, ForeignControl):
+            source = source.with_hint(cond_hint, strength, timestep_percent_range, vae)
+        self.layers = (Layer(source, cond_hint, strength, *timestep_percent_range),)
         return self
 
     def set_previous_controlnet(self, controlnet: ControlBase | None) -> Control:

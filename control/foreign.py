@@ -27,15 +27,28 @@ class PlacedHint:
 
 @dataclass(frozen=True, eq=False)
 class ForeignControl:
-    """A control of another kind with its hint, strength and range already set, and no predecessor in a chain."""
+    """A control of another kind, without a predecessor in a chain; a layer's has its hint, strength and range set.
+
+    `base` (SD1, SD2, SDXL) is for messages; `reads` are the numbers of hint channels that it can read. Both are empty where not known.
+    """
 
     control: Any
     name: str
+    base: str = ""
+    reads: tuple[int, ...] = ()
     placed: PlacedHint = field(default_factory=PlacedHint)
 
     @property
     def key(self) -> int:
         return id(self.control)
+
+    def with_hint(
+        self, hint_bchw: Tensor, strength: float, timestep_percent_range: tuple[float, float], vae: Any
+    ) -> ForeignControl:
+        """The same control with its own hint, strength and range."""
+        control = self.control.copy()
+        control.set_cond_hint(hint_bchw, strength, timestep_percent_range, vae=vae)
+        return replace(self, control=control, placed=PlacedHint())
 
     @property
     def can_place(self) -> bool:

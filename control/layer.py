@@ -66,6 +66,10 @@ class Layer:
         if isinstance(self.source, EncoderNetwork):
             check_hint(self.hint_bchw, self.source.hint_channels, self.source.name, self.node)
             self.block_weights(self.source.blocks(NOMINAL_LATENT, NOMINAL_LATENT))  # refused here, not while sampling
+        elif self.source.reads:
+            found = self.hint_bchw.shape[1] if self.hint_bchw.ndim == 4 else 0
+            channels = found if found in self.source.reads else self.source.reads[-1]
+            check_hint(self.hint_bchw, channels, self.source.name, self.node)
 
     @cached_property
     def idle(self) -> str:

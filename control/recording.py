@@ -34,7 +34,7 @@ def info(number: int, layer: Layer) -> LayerInfo:
     return LayerInfo(
         number=number,
         name=source.name,
-        base=source.base if isinstance(source, EncoderNetwork) else "",
+        base=source.base,
         strength=layer.strength * layer.master,
         start_percent=layer.start_percent,
         end_percent=layer.end_percent,

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import comfy.model_patcher
 import folder_paths
 import torch
 from comfy_api.latest import io
 
 from ..checkpoints import connected_base, open_control
+from ..checkpoints.adapter import AdapterHyperparameters
 from ..checkpoints.cache import FileStamp, WeakCache, file_stamp
-from ..control import Control, EncoderNetwork
+from ..checkpoints.family import Kind, Match
+from ..control import AdapterControl, Control, EncoderNetwork, ForeignControl
 
 POOLING = ("auto", "on", "off")
 # Shuffle models were trained with it, and nothing in their weights says so; a name decides nothing, but it is worth a word.
@@ -21,7 +24,6 @@ POOLED_BY_NAME = "shuffle"
 class Facts(NamedTuple):
     """What is kept of a loaded file beside its network."""
 
-    base: str
     description: str
     manual_cast_dtype: torch.dtype | None
 
@@ -37,9 +39,9 @@ class ControlComposerLoad(io.ComfyNode):
             node_id="ControlComposerLoad",
             display_name="Load ControlNet (Control Composer)",
             category="Control Composer/load",
-            description="Loads a ControlNet file of any Stable Diffusion base and shows what it is. A file that is something else is "
-            "refused with its name and the way out.",
-            search_aliases=["controlnet", "control net", "controlnet loader", "load controlnet model"],
+            description="Loads a ControlNet or T2I-Adapter file of any Stable Diffusion base and shows what it is. A file that is "
+            "something else is refused with its name and the way out.",
+            search_aliases=["controlnet", "control net", "controlnet loader", "load controlnet model", "t2i adapter"],
             inputs=[
                 io.Combo.Input(
                     "control_net_name",
@@ -83,40 +85,48 @@ class ControlComposerLoad(io.ComfyNode):
     @classmethod
     def execute(cls, control_net_name: str, model: Any = None, pooling: str = "auto") -> io.NodeOutput:
         path = Path(folder_paths.get_full_path_or_raise("controlnet", control_net_name))
-        network, description = load_network(path, model, pooling)
+        source, description = load_source(path, model, pooling)
         node = getattr(cls.hidden, "unique_id", None)  # None where no graph runs
         if node is not None:
             from server import PromptServer  # here, because only a running graph has a server
 
             PromptServer.instance.send_progress_text(description, node)
-        return io.NodeOutput(Control.unbound(network), description)
+        return io.NodeOutput(Control.unbound(source), description)
 
 
-def load_network(path: Path, model: Any, pooling: str) -> tuple[EncoderNetwork, str]:
-    """The network of a file and its description; a file that is in use already is not loaded twice.
+def load_source(path: Path, model: Any, pooling: str) -> tuple[EncoderNetwork | ForeignControl, str]:
+    """What computes the residuals of a file, and its description; a file that is in use already is not loaded twice.
 
     Raises CheckpointError.
     """
     opened = open_control(path, None if model is None else connected_base(model))
     match = opened.match
+    kind = kind_of(match)
 
     def load() -> tuple[Any, Facts]:
         loaded = opened.load()
         built = loaded.built
-        network = EncoderNetwork.from_module(
-            built.module,
-            name=path.name,
-            base=match.base,
-            load_device=built.load_device,
-            offload_device=built.offload_device,
-            manual_cast_dtype=built.manual_cast_dtype,
-        )
-        return network.patcher, Facts(match.base, loaded.describe(), built.manual_cast_dtype)
+        patcher = comfy.model_patcher.CoreModelPatcher(built.module, built.load_device, built.offload_device)
+        return patcher, Facts(loaded.describe(), built.manual_cast_dtype)
 
     patcher, facts = NETWORKS.get((file_stamp(path), match.heads.count, match.heads.width), load)
     pooled, reason = resolve_pooling(pooling, match.pooling, path.name)
-    network = EncoderNetwork(patcher.model, patcher, path.name, facts.base, pooled, facts.manual_cast_dtype)
-    return network, f"{facts.description}\npooling: {reason}"
+    description = f"{facts.description}\npooling: {reason}"
+    if kind == "adapter":
+        control = AdapterControl(patcher)
+        control.global_average_pooling = pooled
+        return ForeignControl(control, path.name, match.base, adapter_reads(match.hyperparameters)), description
+    return EncoderNetwork(patcher.model, patcher, path.name, match.base, pooled, facts.manual_cast_dtype), description
+
+
+def kind_of(match: Match) -> Kind:
+    assert match.family.loader is not None, "only families with a loader are matched"
+    return match.family.loader.kind
+
+
+def adapter_reads(net: AdapterHyperparameters) -> tuple[int, ...]:
+    """The host gives an adapter for gray hints the mean of a colour one."""
+    return (1, 3) if net.hint_channels == 1 else (net.hint_channels,)
 
 
 def resolve_pooling(choice: str, metadata: bool | None, name: str) -> tuple[bool, str]:

@@ -3,8 +3,18 @@
 from ..family import Family
 from .controlnet import CONTROLNET_CLDM, CONTROLNET_DIFFUSERS
 from .named import CONTROLS, OTHER_CONTROLS, OTHER_FILES
+from .t2i_adapter import T2I_DIFFUSERS, T2I_FULL, T2I_LIGHT
 
 # ControlNet stands after the families that contain its keys, and before everything that a full checkpoint may hold beside a control.
-FAMILIES: tuple[Family, ...] = (*CONTROLS, CONTROLNET_DIFFUSERS, CONTROLNET_CLDM, *OTHER_CONTROLS, *OTHER_FILES)
+FAMILIES: tuple[Family, ...] = (
+    *CONTROLS,
+    CONTROLNET_DIFFUSERS,
+    CONTROLNET_CLDM,
+    T2I_DIFFUSERS,
+    T2I_FULL,
+    T2I_LIGHT,
+    *OTHER_CONTROLS,
+    *OTHER_FILES,
+)
 
 __all__ = ["CONTROLNET_CLDM", "CONTROLNET_DIFFUSERS", "FAMILIES"]

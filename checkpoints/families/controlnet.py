@@ -11,8 +11,9 @@ from ..base import ConnectedBase, base_name, check_base
 from ..canonical import Canonical
 from ..condition import AllOf, NoneOf
 from ..diffusers_layout import cldm_names
+from ..encoder import expected_shapes
 from ..encoder_shapes import MissingNameError, check_shapes, incomplete, read_encoder
-from ..family import Built, Family, Match
+from ..family import Built, Family, Kind, Match
 from ..heads import resolve_heads
 from ..tensors import main_dtype
 
@@ -25,6 +26,7 @@ class ControlNetLoader:
 
     rename: Callable[[Iterable[str]], Mapping[str, str]]
     diffusers: bool
+    kind: Kind = "encoder"
 
     def match(self, family: Family, file: Canonical, connected: ConnectedBase | None) -> Match:
         names = {ours: theirs for theirs, ours in self.rename(file.tensors).items()}
@@ -33,7 +35,7 @@ class ControlNetLoader:
             net = read_encoder(shapes)
         except MissingNameError as error:
             raise incomplete(file.path, family.noun, [names.get(str(error), str(error))], ()) from None
-        check_shapes(file.path, family.noun, net, shapes)
+        check_shapes(file.path, family.noun, expected_shapes(net), shapes)
         if connected is not None:
             check_base(file.path, net, connected)
         tensors = [file.tensors[theirs] for theirs in names.values()]

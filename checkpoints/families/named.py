@@ -5,7 +5,7 @@ Sources: ComfyUI's `comfy/controlnet.py`, ComfyUI-Advanced-ControlNet, sd-webui-
 
 from __future__ import annotations
 
-from ..condition import AllOf, AnyOf, Containing, Key, NoneOf, Starting
+from ..condition import AllOf, AnyOf, Containing, Key, Starting
 from ..family import LOAD_A_CONTROL, Family
 
 STOCK_CONTROL = "load it with the stock node 'Load ControlNet Model', whose output our Apply node takes as well"
@@ -45,9 +45,6 @@ CONTROLS = (
 
 # Controls whose keys share nothing with ControlNet's.
 OTHER_CONTROLS = (
-    Family("a T2I-Adapter (full)", AllOf("conv_in.weight", "body.0.block2.weight"), STOCK_CONTROL),
-    Family("a T2I-Adapter (light)", AllOf("body.0.in_conv.weight", NoneOf("conv_in.weight")), STOCK_CONTROL),
-    Family("a T2I-Adapter (diffusers layout)", Containing("body.0.resnets.0.block1.weight"), STOCK_CONTROL),
     Family("a T2I style adapter", Key("style_embedding"), "load it with the stock node 'Load Style Model'"),
     Family("a CoAdapter fuser", Starting("task_embedding"), ITS_OWN),
     Family("a control for Stable Cascade", AnyOf("backbone.0.0.weight", "backbone.10.blocks.0.weight"), STOCK_CONTROL),

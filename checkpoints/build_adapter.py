@@ -1,0 +1,38 @@
+"""The host's T2I-Adapter network with a file's weights.
+
+Mirrors `comfy.controlnet.load_t2i_adapter`, so that pictures are those of the stock loader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import comfy.model_management
+import torch
+from comfy.t2i_adapter.adapter import Adapter, Adapter_light
+from torch import Tensor
+
+from .adapter import AdapterHyperparameters
+from .family import Built, Match
+
+
+def build_adapter(match: Match, tensors: Mapping[str, Tensor]) -> Built:
+    """An adapter in single precision, in which the host's sampler works, with these weights, every one of them accounted for."""
+    net: AdapterHyperparameters = match.hyperparameters
+    module = (
+        Adapter_light(channels=list(net.channels), nums_rb=net.res_blocks, cin=net.in_channels)
+        if net.light
+        else Adapter(
+            channels=list(net.channels),
+            nums_rb=net.res_blocks,
+            cin=net.in_channels,
+            ksize=net.kernel,
+            sk=True,
+            use_conv=net.convolution,
+            xl=net.xl,
+        )
+    )
+    module.load_state_dict(dict(tensors), strict=True)
+    module.requires_grad_(False)
+    management = comfy.model_management
+    return Built(module.eval(), torch.float32, None, management.get_torch_device(), management.unet_offload_device())

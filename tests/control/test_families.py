@@ -1,0 +1,148 @@
+"""Every family that the Load node loads, from a file through the host's sampler: as the stock loader's, and with everything that layers do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("comfy")
+
+import comfy.controlnet
+import comfy.model_patcher
+import comfy.t2i_adapter.adapter
+import safetensors.torch
+import torch
+from torch.nn.functional import adaptive_avg_pool2d
+
+from control_composer.control import Control, ControlError, compose_controls, layer_of
+from control_composer.control.compatibility import unet_layout
+from control_composer.nodes.load import load_source
+from control_composer.residuals import ListedWeights, ListSchedule
+from control_composer.residuals.residuals import Residuals
+from control_composer.tests import narrow
+
+SIZE = (2, 8, 16)
+IMAGE = narrow.picture(2, 64, 128)
+
+
+@dataclass
+class Case:
+    """One family: our control and the stock one from the same file, and a narrow model that they fit."""
+
+    kind: str
+    model: Any
+    ours: Control
+    stock: Any
+    description: str
+
+    def start(self) -> Any:
+        return narrow.conditioning(self.kind, 10), narrow.conditioning(self.kind, 11)
+
+    def compose(self, **settings: Any) -> Any:
+        return compose_controls(*self.start(), [layer_of(self.ours, IMAGE, **settings)])
+
+
+def save(folder: Path, tensors: dict[str, torch.Tensor], name: str, metadata: dict[str, str] | None = None) -> Path:
+    path = folder / name
+    safetensors.torch.save_file({key: value.contiguous() for key, value in tensors.items()}, path, metadata)
+    return path
+
+
+def adapter(kind: str, cin: int) -> Callable[[Path], Case]:
+    def make(folder: Path) -> Case:
+        network = comfy.t2i_adapter.adapter.Adapter(
+            channels=[32, 64, 128, 128], nums_rb=2, cin=cin, ksize=1, sk=True, use_conv=False, xl=kind == "sdxl"
+        )
+        narrow.fill(network, 4)
+        path = save(folder, dict(network.state_dict()), "adapter.safetensors")
+        model = narrow.make_model(kind)
+        source, description = load_source(path, model, "auto")
+        return Case(kind, model, Control.unbound(source), comfy.controlnet.load_controlnet(str(path)), description)
+
+    return make
+
+
+CASES = {
+    "T2I-Adapter": adapter("sd1", 192),
+    "T2I-Adapter, gray": adapter("sd1", 64),
+    "T2I-Adapter XL": adapter("sdxl", 768),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request: Any, tmp_path_factory: Any) -> Case:
+    return CASES[request.param](tmp_path_factory.mktemp("family"))
+
+
+def reached(model: Any, conditionings: Any, **changes: Any) -> list[narrow.Call]:
+    spy = narrow.Spy(model)
+    narrow.sample(spy.model, *conditionings, SIZE, **{"steps": 2} | changes)
+    return spy.calls
+
+
+@pytest.mark.parametrize("changes", [{}, {"sampler_name": "heun", "cfg": 1.0}])
+def test_latents_equal_the_stock_loaders(case: Case, changes: dict[str, Any]) -> None:
+    expected = narrow.stock_apply(*case.start(), case.stock, IMAGE, 0.7, 0.0, 0.8)
+    with_ours = narrow.stock_apply(*case.start(), case.ours, IMAGE, 0.7, 0.0, 0.8)
+    composed = case.compose(strength=0.7, end_percent=0.8)
+    latents = [narrow.sample(case.model, *conds, SIZE, steps=3, **changes) for conds in (expected, with_ours, composed)]
+    assert narrow.relative(latents[1], latents[0]) <= 1e-5
+    assert narrow.relative(latents[2], latents[0]) <= 1e-5
+    plain = narrow.sample(case.model, *case.start(), SIZE, steps=3, **changes)
+    assert narrow.relative(plain, latents[0]) > 1e-2
+
+
+def test_everything_that_layers_do(case: Case) -> None:
+    """Weights, schedule, mask, balance 0 and two hints: the flat residuals times what they say, in the same two calls, and the report of it."""
+    flat = reached(case.model, case.compose())[0]
+    layout = unet_layout(case.model.model)
+    raw = Residuals.from_host(flat.control or {})
+    fed = raw.fed(layout)
+    weights = tuple(0.3 + 0.1 * number for number in range(len(fed)))
+    mask = torch.rand(2, 64, 128, generator=torch.Generator().manual_seed(3))
+    found = case.compose(
+        strength=0.8,
+        uncond_strength=0.0,
+        weights=ListedWeights(weights),
+        mask=mask,
+        schedule=ListSchedule((0.5, 0.0), axis="step"),
+    )
+    calls = reached(case.model, found)
+    assert calls[1].control is None
+    shaped = Residuals.from_host(calls[0].control or {})
+    by_position = dict(zip(fed, weights, strict=True))
+    conditional = torch.tensor([float(kind == 0) for kind in flat.kinds for _ in range(2)]).view(-1, 1, 1, 1)
+    assert 0 < float(conditional.sum()) < len(conditional)
+    for position, ((place, index, before), (_, _, after)) in enumerate(zip(raw.items(), shaped.items(), strict=True)):
+        assert (before is None) == (after is None), (place, index)
+        if before is None or after is None:
+            continue
+        spread = adaptive_avg_pool2d(mask.unsqueeze(1), tuple(before.shape[-2:])).repeat(len(flat.kinds), 1, 1, 1)
+        expected = before * spread * conditional * (0.8 * 0.5 * by_position[position])
+        assert narrow.relative(after, expected) <= 1e-5, (place, index)
+        rows = torch.arange(len(after))[conditional.view(-1) > 0]
+        assert not torch.equal(before[rows[0]], before[rows[1]])  # two hints
+    record = found[0][0][1]["control"].record
+    assert record.layers[0].name == case.ours.network.name
+    assert record.layers[0].base == case.ours.network.base != ""
+    assert [step.ran for step in record.steps] == [True, False]
+
+
+def test_a_hint_of_other_channels_is_refused(case: Case) -> None:
+    with pytest.raises(ControlError) as refused:
+        layer_of(case.ours, narrow.picture(1, 64, 128, channels=4))
+    assert str(refused.value) == (
+        f"image of Control Layer has 4 channels, but {case.ours.network.name} reads hints of 3; remove the alpha channel, for example with "
+        "Split Image with Alpha."
+    )
+
+
+def test_networks_are_known_to_the_hosts_memory_management(case: Case) -> None:
+    control = case.compose()[0][0][1]["control"]
+    models = control.get_models()
+    assert len(models) == 1 and isinstance(models[0], comfy.model_patcher.ModelPatcher)
+    assert models == compose_controls(*case.start(), [layer_of(case.ours, IMAGE)] * 2)[0][0][1]["control"].get_models()
