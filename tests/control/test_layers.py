@@ -226,6 +226,27 @@ def test_an_area_gets_its_part_of_the_mask(model, module, control):
         assert narrow.relative(block, raw * averaged(mask[:, :, 48:112], raw)) <= 1e-5
 
 
+def test_two_areas_get_each_their_part_of_the_mask(model, module, control):
+    import nodes
+
+    mask = soft_mask()
+    positive = apply(control, mask=mask)[0]
+    left, right = (nodes.ConditioningSetArea().append(positive, 64, 64, x, 0, 1.0)[0] for x in (0, 64))
+    calls = watch(model, [module], (left + right, narrow.conditioning("sd1", 11)))
+    (call,) = [call for call in calls if call.reached is not None]
+    assert sorted(call.kinds) == [
+        0,
+        0,
+        1,
+        1,
+    ]  # the host gives the negative the same areas; which comes first is its affair
+    for block, raw in zip(call.reached, call.raw, strict=True):
+        parts = [averaged(mask[:, :, x : x + 64], raw).expand(2, -1, -1, -1) for x in (0, 64)]
+        orders = [one + two for one in (parts, parts[::-1]) for two in (parts, parts[::-1])]
+        fits = [narrow.relative(block, raw * torch.cat(order)) <= 1e-5 for order in orders]
+        assert any(fits)
+
+
 # -- schedules -------------------------------------------------------------------------------------------------------------------------------
 
 
