@@ -77,8 +77,10 @@ def _widget_values(node: Json, name: str, info: Json) -> dict[str, Any]:
         return dict(values)
     inputs: dict[str, Any] = {}
     position = 0
-    for widget, width in _widgets(name, info):
+    for widget, width, optional in _widgets(name, info):
         if position >= len(values):
+            if optional:
+                break  # came to the node after the workflow was saved: the server has its default, as the page has
             raise GraphError(
                 f"{name}: found {len(values)} saved widget values, but one for {widget} was expected too; "
                 "the node has changed since the workflow was saved: open it in the page and save it again."
@@ -95,8 +97,8 @@ def _widget_values(node: Json, name: str, info: Json) -> dict[str, Any]:
     return inputs
 
 
-def _widgets(name: str, info: Json) -> Iterator[tuple[str, int]]:
-    """Each widget of a node in the order of the page, and how many saved values it takes."""
+def _widgets(name: str, info: Json) -> Iterator[tuple[str, int, bool]]:
+    """Each widget of a node in the order of the page, how many saved values it takes, and whether it is optional."""
     for section in ("required", "optional"):
         specifications = info["input"].get(section) or {}
         for widget in info.get("input_order", {}).get(section) or specifications:
@@ -114,7 +116,7 @@ def _widgets(name: str, info: Json) -> Iterator[tuple[str, int]]:
             if chosen_after is None:
                 chosen_after = kind == "INT" and widget in ("seed", "noise_seed")
             upload = any(options.get(key) for key in ("image_upload", "video_upload", "animated_image_upload"))
-            yield widget, 1 + bool(chosen_after) + bool(upload)
+            yield widget, 1 + bool(chosen_after) + bool(upload), section == "optional"
 
 
 def _kind_and_options(specification: Any) -> tuple[str, Json]:

@@ -119,11 +119,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     use_cpu_without_cuda()
     from ..control import Control
-    from ..nodes.load import load_network
+    from ..nodes.load import load_source
 
     bench = Bench(load_world(), options.hints)
     edges, colour = (
-        Control.unbound(load_network(CONTROLS / f"control_composer_demo_{name}.safetensors", None, "auto")[0])
+        Control.unbound(load_source(CONTROLS / f"control_composer_demo_{name}.safetensors", None, "auto")[0])
         for name in ("edges", "colour")
     )
     scores, pictures = measure(bench, edges, colour)

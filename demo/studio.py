@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..control import Control
+from ..control import Control, EncoderNetwork
 from ..evaluation.colour import block_colour_error
 from ..evaluation.edges import edge_score
-from ..nodes.load import load_network
+from ..nodes.load import load_source
 from ..preprocessors.canny import canny
 from .pairs import GRID
 from .scenes import COLOURS, MOST_SHAPES, SHAPES, SIZE, Scenes, render
@@ -103,9 +103,10 @@ class Studio:
         import comfy.controlnet
 
         edges, colour = (
-            load_network(CONTROLS / f"control_composer_demo_{name}.safetensors", None, "auto")[0]
+            load_source(CONTROLS / f"control_composer_demo_{name}.safetensors", None, "auto")[0]
             for name in ("edges", "colour")
         )
+        assert isinstance(edges, EncoderNetwork)
         stock = comfy.controlnet.ControlNet(edges.module, load_device=edges.patcher.load_device)
         return cls(load_world(), Control.unbound(edges), Control.unbound(colour), steps, stock)
 

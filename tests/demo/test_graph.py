@@ -185,6 +185,11 @@ def test_growing_inputs_are_sockets_under_the_names_that_the_server_reads() -> N
     assert prompt["2"]["inputs"] == {"amount": 0.5, "images.image0": ["1", 0], "images.image1": ["1", 0]}
 
 
+def test_an_optional_widget_that_the_workflow_does_not_know_keeps_the_servers_default() -> None:
+    prompt = prompt_from_workflow(workflow(node(2, "Sampler", SAMPLER_VALUES[:-1])), INFO)
+    assert prompt["2"]["inputs"] == {"seed": 42, "steps": 8, "sampler_name": "heun"}
+
+
 def test_the_title_is_the_persons() -> None:
     assert prompt_from_workflow(workflow(node(1, "Number", [1], title="Seven")), INFO)["1"]["_meta"]["title"] == "Seven"
 
