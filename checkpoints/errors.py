@@ -61,3 +61,7 @@ class BaseMismatchError(CheckpointError):
 
 class BadWeightsError(CheckpointError):
     """A tensor holds NaN or infinity, or is of a kind that weights cannot be."""
+
+
+class UnionTypeError(CheckpointError):
+    """A type of hint was asked for that the file does not know."""

@@ -40,7 +40,7 @@ def make_layer(
     """
     source: EncoderNetwork | ForeignControl | None
     if isinstance(control_net, Control):
-        source = control_net.network
+        source = control_net.source
     else:
         source = EncoderNetwork.from_stock(control_net) or foreign_of(control_net, node)
     if isinstance(source, ForeignControl):

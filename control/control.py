@@ -57,6 +57,14 @@ class Control(AreaAware):
         """A control that has a network, or a control of the host around one, and waits for its hint: what a Load node hands out."""
         return cls(network)
 
+    @property
+    def source(self) -> EncoderNetwork | ForeignControl | None:
+        """The network, for the type of hint that the stock node Set Union ControlNet Type chose. Raises ControlError for one it lacks."""
+        types = self.extra_args.get("control_type")
+        if types is None or not isinstance(self.network, EncoderNetwork):
+            return self.network
+        return self.network.with_type(types[0] if types else None)
+
     # -- in the graph ------------------------------------------------------------------------------------------------------------------
 
     def copy(self) -> Control:
@@ -74,12 +82,12 @@ class Control(AreaAware):
         extra_concat: Sequence[Tensor] = (),
     ) -> Control:
         """Makes one layer of the network and `cond_hint` (N, C, H, W): the stock Apply nodes' way."""
-        if self.network is None:
+        if self.source is None:
             raise ControlError(
                 "This control has its layers already, but one fresh from a Load node was expected; connect the Load node to this Apply node."
             )
         super().set_cond_hint(cond_hint, strength, timestep_percent_range, vae, list(extra_concat))
-        source = self.network
+        source = self.source
         if isinstance(source, ForeignControl):
             source = source.with_hint(cond_hint, strength, timestep_percent_range, vae)
         self.layers = (Layer(source, cond_hint, strength, *timestep_percent_range),)
@@ -163,7 +171,8 @@ class Control(AreaAware):
                 return layer
             if isinstance(layer.source, ForeignControl):
                 return replace(layer, source=layer.source.clone_to(load_device))
-            return replace(layer, source=replace(clones[layer.source.key], pooling=layer.source.pooling))
+            clone = clones[layer.source.key]
+            return replace(layer, source=replace(layer.source, module=clone.module, patcher=clone.patcher))
 
         twin = self.copy()
         twin.network = None

@@ -152,7 +152,13 @@ def encode(network: EncoderNetwork, segments: Sequence[Segment], step: Step) -> 
         pick(step.timesteps),
         pick(comfy.model_management.cast_to_device(context, x.device, dtype)),
         None if y is None else pick(comfy.model_base.convert_tensor(y, dtype, x.device)),
+        [union_type(segment) for segment in segments for _ in segment.rows],
     )
+
+
+def union_type(segment: Segment) -> int | None:
+    source = segment.evaluation.source
+    return source.union_type if isinstance(source, EncoderNetwork) else None
 
 
 def embedding_rows(network: EncoderNetwork, evaluation: Evaluation, rows: Sequence[int], step: Step) -> Tensor:

@@ -44,7 +44,7 @@ class HintEmbeddings:
         device: torch.device,
     ) -> Tensor:
         """Embeddings (len(wanted), model channels, h, w) of pictures in areas of the canvas; a single row where all `wanted` are one."""
-        same = (network.key, network.dtype, picture_key(hint_bchw), placing, canvas, device)
+        same = (network.embedding_key, picture_key(hint_bchw), placing, canvas, device)
         missing: dict[Area | None, list[int]] = {}
         for picture, area in dict.fromkeys(wanted):
             if (same, picture, area) not in self._kept:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,9 +13,11 @@ import comfy.controlnet
 import comfy.model_management
 import comfy.model_patcher
 import torch
+from comfy.cldm.control_types import UNION_CONTROLNET_TYPES
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock
 from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from torch import Tensor
+from torch.nn.functional import silu
 
 from ..residuals.blocks import Block, Layout
 from ..residuals.residuals import Residuals
@@ -29,7 +32,8 @@ class EncoderNetwork:
     """A trainable copy of a Stable Diffusion encoder with its hint network and zero convolutions.
 
     The host's `forward` embeds the hint anew at every step. Here it is a step of its own, so that the result can be kept. `name` (the file)
-    and `base` (SD1, SD2, SDXL) are for messages only; `pooling` averages each residual over its area (the shuffle models).
+    and `base` (SD1, SD2, SDXL) are for messages only; `pooling` averages each residual over its area (the shuffle models). `union_type` says which of
+    its types of hint a union network reads; without one it reads the hint as a plain network would.
     """
 
     module: Any
@@ -38,6 +42,7 @@ class EncoderNetwork:
     base: str
     pooling: bool = False
     manual_cast_dtype: torch.dtype | None = None
+    union_type: int | None = None
 
     @classmethod
     def from_module(
@@ -53,13 +58,8 @@ class EncoderNetwork:
     ) -> EncoderNetwork:
         """Puts a `comfy.cldm.cldm.ControlNet` into the host's memory management.
 
-        Devices default to those the host uses for ControlNets. Raises ControlError for union networks, whose hint step depends on a type.
+        Devices default to those the host uses for ControlNets.
         """
-        if getattr(module, "control_add_embedding", None) is not None:
-            raise ControlError(
-                f"{name} is a union ControlNet, but networks with one kind of hint were expected; load it with the stock "
-                "Load ControlNet Model node and choose its type there."
-            )
         patcher = comfy.model_patcher.CoreModelPatcher(
             module,
             load_device=load_device or comfy.model_management.get_torch_device(),
@@ -109,6 +109,31 @@ class EncoderNetwork:
         return id(self.module)
 
     @property
+    def embedding_key(self) -> Hashable:
+        """Equal for two networks that embed a hint alike."""
+        return (self.key, self.dtype, self.union_type)
+
+    @property
+    def control_types(self) -> int:
+        """How many types of hint a union network knows; 0 for any other."""
+        embedding = getattr(self.module, "control_add_embedding", None)
+        return 0 if embedding is None else int(embedding.num_control_type)
+
+    def with_type(self, union_type: int | None) -> EncoderNetwork:
+        """The same network for hints of one type; a network without types stays as it is, as in the host. Raises ControlError."""
+        known = self.control_types
+        if not known:
+            return self
+        if union_type is not None and not 0 <= union_type < known:
+            names = list(UNION_CONTROLNET_TYPES)
+            name = names[union_type] if 0 <= union_type < len(names) else str(union_type)
+            raise ControlError(
+                f"{self.name} is a union ControlNet of the types {', '.join(names[:known])}, but the type {name} was asked for; choose one of "
+                "its types, or another file."
+            )
+        return replace(self, union_type=union_type)
+
+    @property
     def dtype(self) -> torch.dtype:
         """The dtype in which the network computes."""
         dtype: torch.dtype = self.manual_cast_dtype or self.module.dtype
@@ -140,21 +165,47 @@ class EncoderNetwork:
 
     def embed_hint(self, hint_bchw: Tensor) -> Tensor:
         """(N, hint channels, 8h, 8w) in 0..1 -> (N, model channels, h, w); does not depend on the timestep."""
-        embedding: Tensor = self.module.input_hint_block(hint_bchw.to(self.dtype), None, None)
+        net = self.module
+        embedding: Tensor = net.input_hint_block(hint_bchw.to(self.dtype), None, None)
+        if self.union_type is None:
+            return embedding
+        token = embedding.mean(dim=(2, 3)) + net.task_embedding[self.union_type].to(embedding)
+        of_type: Tensor = net.spatial_ch_projs(net.transformer_layes(token.unsqueeze(1))[:, 0])
+        return embedding + of_type.unsqueeze(-1).unsqueeze(-1)
+
+    def type_embedding(self, types: Sequence[int | None], like: Tensor) -> Tensor:
+        """A union network's part of the time embedding, one row for each type, or a single one where all are the same."""
+        net = self.module.control_add_embedding
+        if len(set(types)) == 1:
+            types = types[:1]
+        chosen = torch.zeros(len(types), net.num_control_type, device=like.device)
+        for row, union_type in enumerate(types):
+            if union_type is not None:
+                chosen[row, union_type] = 1.0
+        features = timestep_embedding(chosen.flatten(), net.in_dim, repeat_only=False).to(like.dtype)
+        embedding: Tensor = net.linear_2(silu(net.linear_1(features.reshape(len(types), -1))))
         return embedding
 
     def residuals(
-        self, x: Tensor, hint_embedding: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None = None
+        self,
+        x: Tensor,
+        hint_embedding: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        y: Tensor | None = None,
+        types: Sequence[int | None] = (),
     ) -> Residuals:
         """One residual per encoder block and one for the middle, each (B, channels, h, w) in the network's dtype.
 
         `x` (B, C, h, w) is the latent as the UNet sees it, `hint_embedding` has B rows or one, `timesteps` is (B,), `context` (B, tokens,
-        context_dim), `y` (B, adm channels) for networks that have them. The arithmetic is that of `comfy.cldm.cldm.ControlNet.forward`.
+        context_dim), `y` (B, adm channels) for networks that have them, `types` (B) for union networks, where the rows' types differ. The arithmetic is that of `comfy.cldm.cldm.ControlNet.forward`.
         """
         net, dtype = self.module, self.dtype
         x, context = x.to(dtype), context.to(dtype)
         embedded_time = timestep_embedding(timesteps.to(dtype), net.model_channels, repeat_only=False).to(dtype)
         emb = net.time_embed(embedded_time)
+        if self.control_types:
+            emb = emb + self.type_embedding(types or (self.union_type,), emb)
         if net.num_classes is not None:
             if y is None:
                 raise ControlError(

@@ -90,7 +90,14 @@ def evaluations_of(acts: Iterable[Act]) -> list[Evaluation]:
         layer = one.layer
         key: Hashable = layer.source.key
         if isinstance(layer.source, EncoderNetwork):
-            key = (network_key(layer.source), picture_key(layer.hint_bchw), layer.placing, layer.batch)
+            network = layer.source
+            key = (
+                network_key(network),
+                network.embedding_key,
+                picture_key(layer.hint_bchw),
+                layer.placing,
+                layer.batch,
+            )
         evaluation = found.setdefault(key, Evaluation(layer.source, set(), []))
         evaluation.rows |= set(one.rows)
         evaluation.acts.append(one)
@@ -98,6 +105,7 @@ def evaluations_of(acts: Iterable[Act]) -> list[Evaluation]:
 
 
 def network_key(network: EncoderNetwork) -> Hashable:
+    """Equal for networks whose rows one pass can compute."""
     return (network.key, network.pooling, network.dtype)
 
 

@@ -13,6 +13,8 @@ from comfy_api.latest import io
 from ..checkpoints import connected_base, open_control
 from ..checkpoints.adapter import AdapterHyperparameters
 from ..checkpoints.cache import FileStamp, WeakCache, file_stamp
+from ..checkpoints.errors import UnionTypeError
+from ..checkpoints.families import UNION_TYPES
 from ..checkpoints.family import Kind, Match
 from ..control import AdapterControl, Control, EncoderNetwork, ForeignControl
 
@@ -63,6 +65,15 @@ class ControlComposerLoad(io.ComfyNode):
                     tooltip="Global average pooling, with which the shuffle models were trained: every residual becomes its average over "
                     "the picture. auto: as the file's metadata say, else off.",
                 ),
+                io.Combo.Input(
+                    "union_type",
+                    options=["auto", *UNION_TYPES],
+                    default="auto",
+                    optional=True,
+                    tooltip="Which type of hint a Union or ProMax network is to read; the description lists those of the file. auto: none is "
+                    "told to it, or the one that the stock node Set Union ControlNet Type chose. For several types use one layer for each: "
+                    "they run in one batch.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             outputs=[
@@ -83,9 +94,11 @@ class ControlComposerLoad(io.ComfyNode):
         return control_net_name if path is None else file_stamp(Path(path))
 
     @classmethod
-    def execute(cls, control_net_name: str, model: Any = None, pooling: str = "auto") -> io.NodeOutput:
+    def execute(
+        cls, control_net_name: str, model: Any = None, pooling: str = "auto", union_type: str = "auto"
+    ) -> io.NodeOutput:
         path = Path(folder_paths.get_full_path_or_raise("controlnet", control_net_name))
-        source, description = load_source(path, model, pooling)
+        source, description = load_source(path, model, pooling, union_type)
         node = getattr(cls.hidden, "unique_id", None)  # None where no graph runs
         if node is not None:
             from server import PromptServer  # here, because only a running graph has a server
@@ -94,7 +107,9 @@ class ControlComposerLoad(io.ComfyNode):
         return io.NodeOutput(Control.unbound(source), description)
 
 
-def load_source(path: Path, model: Any, pooling: str) -> tuple[EncoderNetwork | ForeignControl, str]:
+def load_source(
+    path: Path, model: Any, pooling: str, union_type: str = "auto"
+) -> tuple[EncoderNetwork | ForeignControl, str]:
     """What computes the residuals of a file, and its description; a file that is in use already is not loaded twice.
 
     Raises CheckpointError.
@@ -113,15 +128,36 @@ def load_source(path: Path, model: Any, pooling: str) -> tuple[EncoderNetwork | 
     pooled, reason = resolve_pooling(pooling, match.pooling, path.name)
     description = f"{facts.description}\npooling: {reason}"
     if kind == "adapter":
+        type_number(path, match, union_type)
         control = AdapterControl(patcher)
         control.global_average_pooling = pooled
         return ForeignControl(control, path.name, match.base, adapter_reads(match.hyperparameters)), description
-    return EncoderNetwork(patcher.model, patcher, path.name, match.base, pooled, facts.manual_cast_dtype), description
+    number = type_number(path, match, union_type)
+    if match.notes and number is not None:
+        description += f"\ntype: {union_type}"
+    network = EncoderNetwork(patcher.model, patcher, path.name, match.base, pooled, facts.manual_cast_dtype, number)
+    return network, description
 
 
 def kind_of(match: Match) -> Kind:
     assert match.family.loader is not None, "only families with a loader are matched"
     return match.family.loader.kind
+
+
+def type_number(path: Path, match: Match, union_type: str) -> int | None:
+    """The position of a type among the file's; None for auto. Raises UnionTypeError for one that the file lacks."""
+    if union_type == "auto":
+        return None
+    names = getattr(match.hyperparameters, "type_names", ())
+    if union_type not in names:
+        raise UnionTypeError(
+            path,
+            found=f"has the types {', '.join(names)}" if names else f"is {match.family.name}, which has no types",
+            expected=f"union_type {union_type} was asked for",
+            remedy="choose one of its types, auto, or another file" if names else "set union_type to auto",
+        )
+    position: int = names.index(union_type)
+    return position
 
 
 def adapter_reads(net: AdapterHyperparameters) -> tuple[int, ...]:

@@ -4,10 +4,13 @@ from ..family import Family
 from .controlnet import CONTROLNET_CLDM, CONTROLNET_DIFFUSERS
 from .named import CONTROLS, OTHER_CONTROLS, OTHER_FILES
 from .t2i_adapter import T2I_DIFFUSERS, T2I_FULL, T2I_LIGHT
+from .union import UNION_CLDM, UNION_DIFFUSERS, UNION_TYPES
 
 # ControlNet stands after the families that contain its keys, and before everything that a full checkpoint may hold beside a control.
 FAMILIES: tuple[Family, ...] = (
     *CONTROLS,
+    UNION_DIFFUSERS,
+    UNION_CLDM,
     CONTROLNET_DIFFUSERS,
     CONTROLNET_CLDM,
     T2I_DIFFUSERS,
@@ -17,4 +20,4 @@ FAMILIES: tuple[Family, ...] = (
     *OTHER_FILES,
 )
 
-__all__ = ["CONTROLNET_CLDM", "CONTROLNET_DIFFUSERS", "FAMILIES"]
+__all__ = ["CONTROLNET_CLDM", "CONTROLNET_DIFFUSERS", "FAMILIES", "UNION_TYPES"]

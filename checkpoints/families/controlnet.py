@@ -11,7 +11,7 @@ from ..base import ConnectedBase, base_name, check_base
 from ..canonical import Canonical
 from ..condition import AllOf, NoneOf
 from ..diffusers_layout import cldm_names
-from ..encoder import expected_shapes
+from ..encoder import EncoderHyperparameters, Shape, expected_shapes
 from ..encoder_shapes import MissingNameError, check_shapes, incomplete, read_encoder
 from ..family import Built, Family, Kind, Match
 from ..heads import resolve_heads
@@ -28,14 +28,27 @@ class ControlNetLoader:
     diffusers: bool
     kind: Kind = "encoder"
 
-    def match(self, family: Family, file: Canonical, connected: ConnectedBase | None) -> Match:
-        names = {ours: theirs for theirs, ours in self.rename(file.tensors).items()}
-        shapes = {ours: file.shape(theirs) for ours, theirs in names.items()}
+    def names(self, file: Canonical) -> dict[str, str]:
+        """The network's name -> the canonical one."""
+        return {ours: theirs for theirs, ours in self.rename(file.tensors).items()}
+
+    def read(self, family: Family, file: Canonical, shapes: Mapping[str, Shape]) -> EncoderHyperparameters:
+        """The hyperparameters by the shapes in the network's names. Raises IncompleteError."""
         try:
-            net = read_encoder(shapes)
+            return read_encoder(shapes)
         except MissingNameError as error:
-            raise incomplete(file.path, family.noun, [names.get(str(error), str(error))], ()) from None
-        check_shapes(file.path, family.noun, expected_shapes(net), shapes)
+            name = str(error)
+            raise incomplete(file.path, family.noun, [self.names(file).get(name, name)], ()) from None
+
+    def shapes(self, net: EncoderHyperparameters) -> dict[str, Shape]:
+        """The shapes that the hyperparameters ask for."""
+        return expected_shapes(net)
+
+    def match(self, family: Family, file: Canonical, connected: ConnectedBase | None) -> Match:
+        names = self.names(file)
+        shapes = {ours: file.shape(theirs) for ours, theirs in names.items()}
+        net = self.read(family, file, shapes)
+        check_shapes(file.path, family.noun, self.shapes(net), shapes)
         if connected is not None:
             check_base(file.path, net, connected)
         tensors = [file.tensors[theirs] for theirs in names.values()]
@@ -63,7 +76,7 @@ def _flag(text: str | None) -> bool | None:
     return text.strip().lower() in ("true", "1", "yes", "on")
 
 
-def _unchanged(names: Iterable[str]) -> dict[str, str]:
+def unchanged(names: Iterable[str]) -> dict[str, str]:
     return {name: name for name in names}
 
 
@@ -78,5 +91,5 @@ CONTROLNET_DIFFUSERS = Family(
 CONTROLNET_CLDM = Family(
     name="a ControlNet (cldm layout)",
     condition=AllOf("zero_convs.0.0.weight", "input_hint_block.0.weight", NoneOf("task_embedding")),
-    loader=ControlNetLoader(rename=_unchanged, diffusers=False),
+    loader=ControlNetLoader(rename=unchanged, diffusers=False),
 )

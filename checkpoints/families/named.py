@@ -40,7 +40,6 @@ CONTROLS = (
         AllOf("difference", "zero_convs.0.0.weight"),
         "load it with the stock node 'DiffControlNetLoader' and its model, whose output our Apply node takes as well",
     ),
-    Family("a Union ControlNet", AllOf("task_embedding", Containing("control_add_embedding.")), STOCK_CONTROL),
 )
 
 # Controls whose keys share nothing with ControlNet's.

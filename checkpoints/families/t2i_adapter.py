@@ -16,6 +16,7 @@ from ..errors import IncompleteError
 from ..family import Built, Family, Kind, Match
 from ..heads import Heads
 from ..tensors import main_dtype
+from .controlnet import unchanged
 
 SD_WIDTHS = (320, 640, 1280, 1280)
 
@@ -76,10 +77,6 @@ def widths_at(net: AdapterHyperparameters, model: ConnectedBase) -> tuple[int, .
     return (*widths, *widths[-1:]) if net.xl else widths
 
 
-def _unchanged(names: Iterable[str]) -> dict[str, str]:
-    return {name: name for name in names}
-
-
 def tencent_names(names: Iterable[str]) -> dict[str, str]:
     """Diffusers name -> TencentARC's, for every name; one without a counterpart stays as it is (diffusers, models/adapter.py)."""
     names = list(names)
@@ -110,11 +107,11 @@ T2I_DIFFUSERS = Family(
 T2I_FULL = Family(
     name="a T2I-Adapter (full)",
     condition=AllOf("conv_in.weight", "body.0.block2.weight"),
-    loader=AdapterLoader(_unchanged),
+    loader=AdapterLoader(unchanged),
 )
 
 T2I_LIGHT = Family(
     name="a T2I-Adapter (light)",
     condition=AllOf("body.0.in_conv.weight", "body.0.out_conv.weight", NoneOf("conv_in.weight")),
-    loader=AdapterLoader(_unchanged),
+    loader=AdapterLoader(unchanged),
 )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 pytest.importorskip("comfy")
 
+import comfy.cldm.cldm
 import comfy.controlnet
 import comfy.model_patcher
+import comfy.ops
+import comfy.supported_models
 import comfy.t2i_adapter.adapter
 import safetensors.torch
 import torch
@@ -26,6 +30,7 @@ from control_composer.residuals.residuals import Residuals
 from control_composer.tests import narrow
 
 SIZE = (2, 8, 16)
+CPU = torch.device("cpu")
 IMAGE = narrow.picture(2, 64, 128)
 
 
@@ -66,7 +71,45 @@ def adapter(kind: str, cin: int) -> Callable[[Path], Case]:
     return make
 
 
+UNION = narrow.SDXL | {
+    "model_channels": 320,  # the width of the type embeddings
+    "num_res_blocks": [1, 1],
+    "transformer_depth": [0, 1],
+    "transformer_depth_output": [0, 0, 1, 1],
+    "transformer_depth_middle": 1,
+    "channel_mult": [1, 1],
+    "num_head_channels": 64,
+}
+
+
+class WideSDXL(comfy.supported_models.SDXL):
+    unet_config: ClassVar = UNION
+    unet_extra_config: ClassVar = {}
+
+
+def union(folder: Path) -> Case:
+    network = comfy.cldm.cldm.ControlNet(
+        hint_channels=3,
+        dtype=torch.float32,
+        operations=comfy.ops.disable_weight_init,
+        **UNION | {"union_controlnet_num_control_type": 6},
+    )
+    narrow.fill(network, 7)
+    path = save(folder, dict(network.state_dict()), "union.safetensors", {"num_head_channels": "64"})
+    config = WideSDXL(copy.deepcopy(UNION) | {"out_channels": 4})
+    config.set_inference_dtype(torch.float32, None)
+    inside = config.get_model({}, "")
+    narrow.fill(inside.diffusion_model, 0)
+    model = comfy.model_patcher.ModelPatcher(inside, load_device=CPU, offload_device=CPU)
+    source, description = load_source(path, model, "auto", "depth")
+    # The stock loader knows union files at their real width alone; this is what it makes of them.
+    stock = narrow.make_stock(network.eval())
+    stock.set_extra_arg("control_type", [1])
+    return Case("sdxl", model, Control.unbound(source), stock, description)
+
+
 CASES = {
+    "Union": union,
     "T2I-Adapter": adapter("sd1", 192),
     "T2I-Adapter, gray": adapter("sd1", 64),
     "T2I-Adapter XL": adapter("sdxl", 768),
@@ -146,3 +189,30 @@ def test_networks_are_known_to_the_hosts_memory_management(case: Case) -> None:
     models = control.get_models()
     assert len(models) == 1 and isinstance(models[0], comfy.model_patcher.ModelPatcher)
     assert models == compose_controls(*case.start(), [layer_of(case.ours, IMAGE)] * 2)[0][0][1]["control"].get_models()
+
+
+def test_several_types_of_a_union_run_as_one_batch(tmp_path: Path) -> None:
+    """Layers of one network with different types, and the stock node's choice, equal the stock chain; the network is asked once a step."""
+    from comfy_extras.nodes_controlnet import SetUnionControlNetType
+
+    case = union(tmp_path)
+    images = [narrow.picture(1, 64, 128, seed=seed) for seed in range(4)]
+    kinds = {"auto": [], "openpose": [0], "depth": [1], "segment": [5]}
+    layers, conds = [], case.start()
+    for image, (name, chosen) in zip(images, kinds.items(), strict=True):
+        (ours,) = SetUnionControlNetType.execute(case.ours, name).args
+        layers.append(layer_of(ours, image, 0.5))
+        stock = case.stock.copy()
+        stock.set_extra_arg("control_type", chosen)
+        conds = narrow.stock_apply(*conds, stock, image, 0.5)
+    rows: list[int] = []
+    module = case.ours.network.module
+    hook = module.middle_block.register_forward_hook(lambda _, given, __: rows.append(len(given[0])))
+    composed = compose_controls(*case.start(), layers)
+    found = narrow.sample(case.model, *composed, SIZE, steps=2)
+    hook.remove()
+    expected = narrow.sample(case.model, *conds, SIZE, steps=2)
+    assert narrow.relative(found, expected) <= 1e-5
+    assert sum(rows) == 2 * 4 * 4  # steps, layers, rows
+    with pytest.raises(ControlError, match="but the type tile was asked for; choose one of its types"):
+        layer_of(SetUnionControlNetType.execute(case.ours, "tile").args[0], images[0])

@@ -88,14 +88,6 @@ def test_pooling_averages_over_the_area():
         torch.testing.assert_close(b, a.mean(dim=(2, 3), keepdim=True).expand_as(a))
 
 
-def test_union_networks_are_refused():
-    module = narrow.make_module("sdxl", union_controlnet_num_control_type=6)
-    with pytest.raises(
-        ControlError, match=r"test.safetensors is a union ControlNet, but .* expected; load it with the stock"
-    ):
-        network(module)
-
-
 def test_a_missing_pooled_vector_is_named():
     split = network(narrow.make_module("sdxl"))
     values = inputs("sdxl") | {"y": None}
