@@ -4,6 +4,7 @@ from .adapter import AdapterControl
 from .apply import apply_control, layer_of
 from .compose import compose_controls
 from .control import Control
+from .control_lora import LoraControl
 from .errors import ControlError
 from .foreign import ForeignControl
 from .layer import Layer
@@ -16,6 +17,7 @@ __all__ = [
     "EncoderNetwork",
     "ForeignControl",
     "Layer",
+    "LoraControl",
     "apply_control",
     "compose_controls",
     "layer_of",

@@ -16,7 +16,7 @@ from ..checkpoints.cache import FileStamp, WeakCache, file_stamp
 from ..checkpoints.errors import UnionTypeError
 from ..checkpoints.families import UNION_TYPES
 from ..checkpoints.family import Kind, Match
-from ..control import AdapterControl, Control, EncoderNetwork, ForeignControl
+from ..control import AdapterControl, Control, EncoderNetwork, ForeignControl, LoraControl
 
 POOLING = ("auto", "on", "off")
 # Shuffle models were trained with it, and nothing in their weights says so; a name decides nothing, but it is worth a word.
@@ -121,21 +121,25 @@ def load_source(
     def load() -> tuple[Any, Facts]:
         loaded = opened.load()
         built = loaded.built
+        if kind == "control lora":
+            return built.module, Facts(match.describe(), None)
         patcher = comfy.model_patcher.CoreModelPatcher(built.module, built.load_device, built.offload_device)
         return patcher, Facts(loaded.describe(), built.manual_cast_dtype)
 
-    patcher, facts = NETWORKS.get((file_stamp(path), match.heads.count, match.heads.width), load)
+    held, facts = NETWORKS.get((file_stamp(path), match.heads.count, match.heads.width), load)
     pooled, reason = resolve_pooling(pooling, match.pooling, path.name)
     description = f"{facts.description}\npooling: {reason}"
+    number = type_number(path, match, union_type)
+    if kind == "control lora":
+        lora = LoraControl(held, path.name, match.base, pooled)
+        return ForeignControl(lora, path.name, match.base, (match.hyperparameters.hint_channels,)), description
     if kind == "adapter":
-        type_number(path, match, union_type)
-        control = AdapterControl(patcher)
+        control = AdapterControl(held)
         control.global_average_pooling = pooled
         return ForeignControl(control, path.name, match.base, adapter_reads(match.hyperparameters)), description
-    number = type_number(path, match, union_type)
-    if match.notes and number is not None:
+    if number is not None:
         description += f"\ntype: {union_type}"
-    network = EncoderNetwork(patcher.model, patcher, path.name, match.base, pooled, facts.manual_cast_dtype, number)
+    network = EncoderNetwork(held.model, held, path.name, match.base, pooled, facts.manual_cast_dtype, number)
     return network, description
 
 

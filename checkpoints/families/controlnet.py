@@ -60,7 +60,7 @@ class ControlNetLoader:
             names={ours: file.tensors[theirs].name for ours, theirs in names.items()},
             parameter_count=sum(info.numel for info in tensors),
             dtype=main_dtype(tensors),
-            pooling=_flag(file.metadata.get(POOLING_KEY)),
+            pooling=pooling_of(file),
         )
 
     def build(self, match: Match, tensors: Mapping[str, Tensor]) -> Built:
@@ -70,10 +70,10 @@ class ControlNetLoader:
         return build_encoder(match, tensors, diffusers=self.diffusers)
 
 
-def _flag(text: str | None) -> bool | None:
-    if text is None:
-        return None
-    return text.strip().lower() in ("true", "1", "yes", "on")
+def pooling_of(file: Canonical) -> bool | None:
+    """Global average pooling as the file's metadata say; None where they say nothing."""
+    text = file.metadata.get(POOLING_KEY)
+    return None if text is None else text.strip().lower() in ("true", "1", "yes", "on")
 
 
 def unchanged(names: Iterable[str]) -> dict[str, str]:

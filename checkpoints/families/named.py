@@ -14,7 +14,6 @@ ITS_OWN = "use the nodes made for this family, or choose a ControlNet file here"
 
 # Controls that other loaders know. Order matters where one family's keys are among another's.
 CONTROLS = (
-    Family("a Control-LoRA", Key("lora_controlnet"), STOCK_CONTROL),
     Family("an Anima ControlNet-LLLite", Starting("lllite_dit_blocks_"), STOCK_CONTROL),
     Family("a ControlNet-LLLite", Starting("lllite_"), ADVANCED),
     Family("a CtrLoRA", Containing("lora_layer."), ADVANCED),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,34 @@ def union(folder: Path) -> Case:
     return Case("sdxl", model, Control.unbound(source), stock, description)
 
 
+def lora_weights(kind: str, rank: int = 4, seed: int = 9) -> dict[str, torch.Tensor]:
+    """A Control-LoRA of the narrow model: differences of low rank, norms and biases in full, and its own hint network."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {"lora_controlnet": torch.zeros(1)}
+    for name, weight in narrow.make_module(kind).state_dict().items():
+        if weight.ndim == 1 or name.startswith(("zero_convs", "input_hint_block", "middle_block_out")):
+            tensors[name] = weight
+            continue
+        module, rest = name.removesuffix(".weight"), weight[0].numel()
+        tensors[f"{module}.down"] = torch.randn(rank, *weight.shape[1:], generator=generator) / rest**0.5
+        up = torch.randn(weight.shape[0], rank, generator=generator) * 0.3
+        tensors[f"{module}.up"] = up.view(*up.shape, 1, 1) if weight.ndim == 4 else up
+    return tensors
+
+
+def control_lora(kind: str) -> Callable[[Path], Case]:
+    def make(folder: Path) -> Case:
+        path = save(folder, lora_weights(kind), "lora.safetensors")
+        model = narrow.make_model(kind)
+        source, description = load_source(path, model, "auto")
+        return Case(kind, model, Control.unbound(source), comfy.controlnet.load_controlnet(str(path)), description)
+
+    return make
+
+
 CASES = {
+    "Control-LoRA": control_lora("sd1"),
+    "Control-LoRA XL": control_lora("sdxl"),
     "Union": union,
     "T2I-Adapter": adapter("sd1", 192),
     "T2I-Adapter, gray": adapter("sd1", 64),
@@ -187,6 +215,11 @@ def test_a_hint_of_other_channels_is_refused(case: Case) -> None:
 def test_networks_are_known_to_the_hosts_memory_management(case: Case) -> None:
     control = case.compose()[0][0][1]["control"]
     models = control.get_models()
+    if isinstance(
+        case.stock, comfy.controlnet.ControlLora
+    ):  # made for each run, out of the model's weights: the host counts its room
+        assert models == [] and control.inference_memory_requirements(torch.float32) >= 4 * 100_000
+        return
     assert len(models) == 1 and isinstance(models[0], comfy.model_patcher.ModelPatcher)
     assert models == compose_controls(*case.start(), [layer_of(case.ours, IMAGE)] * 2)[0][0][1]["control"].get_models()
 
@@ -216,3 +249,41 @@ def test_several_types_of_a_union_run_as_one_batch(tmp_path: Path) -> None:
     assert sum(rows) == 2 * 4 * 4  # steps, layers, rows
     with pytest.raises(ControlError, match="but the type tile was asked for; choose one of its types"):
         layer_of(SetUnionControlNetType.execute(case.ours, "tile").args[0], images[0])
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+def test_a_control_lora_is_a_controlnet_of_the_models_weights_and_the_differences(kind: str, tmp_path: Path) -> None:
+    case, weights = control_lora(kind)(tmp_path), lora_weights(kind)
+    module = narrow.make_module(kind)
+    state = module.state_dict()
+    unet = case.model.model.diffusion_model.state_dict()
+    for name in state:
+        layer = name.removesuffix(".weight")
+        if f"{layer}.up" in weights:
+            up, down = weights[f"{layer}.up"].flatten(1).double(), weights[f"{layer}.down"].flatten(1).double()
+            state[name] = (unet[name] + (up @ down).view(state[name].shape)).float()
+        else:
+            state[name] = weights[name]
+    module.load_state_dict(state)
+    expected = narrow.stock_apply(*case.start(), narrow.make_stock(module), IMAGE, 0.8)
+    found = case.compose(strength=0.8)
+    expected, found = (narrow.sample(case.model, *conds, SIZE, steps=2) for conds in (expected, found))
+    assert narrow.relative(found, expected) <= 1e-4
+
+
+def test_a_control_lora_follows_the_model(tmp_path: Path) -> None:
+    """One and the same control with two models, and a model of another base is refused before anything is sampled."""
+    case = control_lora("sd1")(tmp_path)
+    other = narrow.make_model("sd1", seed=5)
+    for model in (other, case.model):
+        expected = narrow.stock_apply(*case.start(), case.stock, IMAGE)
+        latents = [narrow.sample(model, *conds, SIZE, steps=1) for conds in (expected, case.compose())]
+        assert narrow.relative(latents[1], latents[0]) <= 1e-5
+    xl = compose_controls(narrow.conditioning("sdxl", 1), narrow.conditioning("sdxl", 2), [layer_of(case.ours, IMAGE)])
+    with pytest.raises(ControlError) as refused:
+        narrow.sample(narrow.make_model("sdxl"), *xl, SIZE, steps=1)
+    assert re.fullmatch(
+        r"lora.safetensors is an custom \(32 channels x 1-2-4-4, text of 24\) control with a difference of [\d ×]+ for '[\w.]+', but the model "
+        r"is NarrowSDXL, which has [\w\d ×]+; use a control made for NarrowSDXL, or a model of base custom \(.*\)\.",
+        str(refused.value),
+    )
