@@ -156,8 +156,9 @@ class Control(AreaAware):
 
     def cleanup(self) -> None:
         super().cleanup()
-        for control in self.foreign():
-            control.cleanup()
+        for layer in self.acting:
+            if isinstance(layer.source, ForeignControl):
+                layer.source.cleanup(layer.hint_bchw)
         if self._run is not None and self._run.record.steps:
             record_percents(self._run.record, self._run.percent_to_sigma)
         self._run = None

@@ -10,7 +10,8 @@ import comfy.controlnet
 import torch
 from torch import Tensor
 
-from ..residuals.residuals import Residuals
+from ..residuals.residuals import Accumulator, Residuals
+from .areas import Area
 from .errors import ControlError
 
 if TYPE_CHECKING:
@@ -63,7 +64,28 @@ class ForeignControl:
         return replace(self, control=self.control.deepclone_multigpu(device), placed=PlacedHint(self.placed.key))
 
     def residuals(self, layer: Layer, rows: Sequence[int], step: Step) -> Residuals | None:
-        """What the control gives for some rows, whole chunks; None where it does not act."""
+        """What the control gives for some rows, whole chunks; None where it does not act.
+
+        It has one hint at a time, so chunks that show different areas are evaluated one area after the other.
+        """
+        groups: dict[Area | None, list[int]] = {}
+        for row in rows:
+            groups.setdefault(step.place(row)[1], []).append(row)
+        if len(groups) == 1:
+            return self._evaluate(layer, rows, step)
+        total = Accumulator()
+        for group in groups.values():
+            found = self._evaluate(layer, group, step)
+            places = [rows.index(row) for row in group]
+            for place, index, residual in Residuals().items() if found is None else found.items():
+                if residual is None:
+                    total.add(place, index, None)
+                else:
+                    total.add_rows(place, index, residual, places, len(rows))
+        return total.total()
+
+    def _evaluate(self, layer: Layer, rows: Sequence[int], step: Step) -> Residuals | None:
+        """The same for rows that show one area."""
         self._place(layer, rows, step)
         x, sigmas, cond, options = step.x_noisy, step.sigmas, step.cond, step.options
         chunks = step.chunks
@@ -77,6 +99,13 @@ class ForeignControl:
         self._forget_other_batch(len(rows))
         control = self.control.get_control(x, sigmas, cond, chunks, options)
         return None if control is None else Residuals.from_host(control)
+
+    def cleanup(self, hint_bchw: Tensor) -> None:
+        """Ends a run: the control forgets what it made and holds the hint that it was given again."""
+        self.control.cleanup()
+        if self.placed.key is not None:
+            self.control.cond_hint_original = hint_bchw
+            self.placed.key = None
 
     def _forget_other_batch(self, rows: int) -> None:
         """The host's adapter keeps its residuals for the rows of the first call, which need not be as many as those of this one."""
@@ -92,10 +121,10 @@ class ForeignControl:
         from .plan import picture_for  # here, because the plan knows foreign controls
 
         places = [step.place(row) for row in rows[: step.per_chunk]]
-        areas = {step.areas[row // step.per_chunk] for row in rows}
+        area = step.place(rows[0])[1]
         pictures = tuple(picture_for(layer, frame, step.total) for frame, _ in places)
-        as_host = areas == {None} and layer.takes_host_hint and step.total == step.per_chunk
-        key: Hashable = None if as_host else (pictures, tuple(areas), step.canvas, layer.placing)
+        as_host = area is None and layer.takes_host_hint and step.total == step.per_chunk
+        key: Hashable = None if as_host else (pictures, area, step.canvas, layer.placing)
         if key == self.placed.key:
             return
         if not self.can_place:
@@ -103,17 +132,12 @@ class ForeignControl:
                 f"{self.name} sizes its hint itself, but a placing other than the host's was expected of it (sizing, batch policy, area or "
                 "context window); leave sizing at crop and batch at cycle, and use it without areas and context windows."
             )
-        if len(areas) > 1:
-            raise ControlError(
-                f"{self.name} was asked for several areas in one batch, but a control of its kind can only have one hint at a time; "
-                "give the areas different sizes, or use one control for each."
-            )
         hint: Tensor = layer.hint_bchw
         if key is not None:
             cells = self.control.compression_ratio * (
                 self.control.vae.spacial_compression_encode() if self.control.vae else 1
             )
-            hint = place_hint(hint[list(pictures)], *step.canvas, layer.placing, next(iter(areas)), cells)
+            hint = place_hint(hint[list(pictures)], *step.canvas, layer.placing, area, cells)
         self.control.cond_hint_original = hint
         self.control.cond_hint = None
         if isinstance(self.control, comfy.controlnet.T2IAdapter):

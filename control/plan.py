@@ -45,7 +45,7 @@ def act(number: int, layer: Layer, step: Step) -> Act:
     if not idle:
         factors = row_factors(layer, step)
         if not any(factors):
-            idle = "its balance leaves out all of these rows"
+            idle = "its balance and strengths leave out all of these rows"
     return Act(number, layer, gain, factors, idle)
 
 

@@ -52,7 +52,8 @@ class Scale:
     watched: int
     autoencoder: Plan
     unet: Plan
-    control: Plan
+    edges: Plan
+    colour: Plan
 
     def shortened(self, share: float) -> Scale:
         def cut(plan: Plan) -> Plan:
@@ -60,7 +61,13 @@ class Scale:
                 plan, steps=max(10, int(plan.steps * share)), save_every=max(5, int(plan.save_every * share))
             )
 
-        return replace(self, autoencoder=cut(self.autoencoder), unet=cut(self.unet), control=cut(self.control))
+        return replace(
+            self,
+            autoencoder=cut(self.autoencoder),
+            unet=cut(self.unet),
+            edges=cut(self.edges),
+            colour=cut(self.colour),
+        )
 
 
 SCALES = {
@@ -72,7 +79,8 @@ SCALES = {
         watched=48,
         autoencoder=Plan("autoencoder", steps=10_000, rate=2e-3, save_every=2500, log_every=250),
         unet=Plan("unet", steps=20_000, rate=1e-3, save_every=5000, log_every=250, ema=0.9995, warm_up=500),
-        control=Plan("control", steps=6_000, rate=1e-3, save_every=250, log_every=50),
+        edges=Plan("control_edges", steps=6_000, rate=1e-3, save_every=250, log_every=50),
+        colour=Plan("control_colour", steps=6_000, rate=1e-3, save_every=250, log_every=50),
     ),
     "cpu": Scale(
         scenes=20_000,
@@ -82,7 +90,8 @@ SCALES = {
         watched=16,
         autoencoder=Plan("autoencoder", steps=3_000, rate=2e-3, save_every=500),
         unet=Plan("unet", steps=12_500, rate=1.5e-3, save_every=500, warm_up=300),
-        control=Plan("control", steps=1_600, rate=1.5e-3, save_every=100, warm_up=100),
+        edges=Plan("control_edges", steps=1_600, rate=1.5e-3, save_every=100, warm_up=100),
+        colour=Plan("control_colour", steps=1_000, rate=1.5e-3, save_every=100, warm_up=100),
     ),
 }
 
@@ -186,7 +195,7 @@ class Training:
     ) -> nn.Module:
         path = self.weights / "controlnet" / f"control_composer_demo_{name}.safetensors"
         if not path.exists():
-            plan = replace(self.scale.control, name=f"control_{name}", seed=_TRAINING_SEED)
+            plan = replace(getattr(self.scale, name), seed=_TRAINING_SEED)
             trained = train_control(
                 plan, unet, words, pairs, hints, self.scale.control_batch, self.runs, self.device, watch.control(name)
             )

@@ -24,6 +24,9 @@ class ListedWeights(BlockWeights):
 
     values: tuple[float, ...]
 
+    def __str__(self) -> str:
+        return ", ".join(f"{value:g}" for value in self.values)
+
     def __call__(self, blocks: Sequence[Block]) -> tuple[float, ...]:
         check_count("", len(self.values), blocks, blocks)
         return self.values
@@ -38,6 +41,12 @@ class NamedWeights(BlockWeights):
     """
 
     values: tuple[tuple[str, float | tuple[float, ...]], ...]
+
+    def __str__(self) -> str:
+        def words(value: float | tuple[float, ...]) -> str:
+            return " ".join(f"{each:g}" for each in value) if isinstance(value, tuple) else f"{value:g}"
+
+        return ", ".join(f"{name}: {words(value)}" for name, value in self.values)
 
     def __call__(self, blocks: Sequence[Block]) -> tuple[float, ...]:
         factors = dict.fromkeys(names_of(blocks), 1.0)

@@ -33,6 +33,9 @@ class ImageStrengths(Schedule):
         for number, value in enumerate(self.values, 1):
             check_finite("Image Strengths", value, f"in place {number}")
 
+    def __str__(self) -> str:
+        return f"by picture {', '.join(f'{value:g}' for value in self.values)} ({self.policy})"
+
     def __call__(self, moment: Moment) -> float:
         return 1.0
 
@@ -78,6 +81,12 @@ class NamedStrengths(Schedule):
                     f"Image Strengths names picture {first} twice, but one strength for each was expected; remove one of them."
                 )
             used = last
+
+    def __str__(self) -> str:
+        words = (
+            f"{first if first == last else f'{first}-{last}'}: {value:g}" for first, last, value in sorted(self.spans)
+        )
+        return f"by picture {', '.join(words)}"
 
     def __call__(self, moment: Moment) -> float:
         return 1.0

@@ -57,6 +57,9 @@ class Product(Schedule):
 
     parts: tuple[Schedule, ...]
 
+    def __str__(self) -> str:
+        return " × ".join(str(part) for part in self.parts)
+
     def __call__(self, moment: Moment) -> float:
         return math.prod(part(moment) for part in self.parts)
 
@@ -105,6 +108,14 @@ class Keyframes(Schedule):
                     "must not go backwards; put the keyframes in the order of their positions."
                 )
 
+    def __str__(self) -> str:
+        """As it is written in the node, and the axis."""
+        words = (
+            f"{frame.strength:g}@{frame.position:g}{'' if frame.easing == 'linear' else f' {frame.easing}'}"
+            for frame in self.frames
+        )
+        return f"{', '.join(words)} ({self.axis})"
+
     def __call__(self, moment: Moment) -> float:
         place = moment.on(self.axis)
         place = next((frame.position for frame in self.frames if 0 < frame.position - place <= TOLERANCE), place)
@@ -129,6 +140,9 @@ class CurveSchedule(Schedule):
         check_axis("Strength Curve", self.axis)
         check_finite("Strength Curve", self.low, "as its strength at height 0")
         check_finite("Strength Curve", self.high, "as its strength at height 1")
+
+    def __str__(self) -> str:
+        return f"curve from {self.low:g} to {self.high:g} ({self.axis})"
 
     def __call__(self, moment: Moment) -> float:
         share = float(self.curve(moment.on(self.axis)))
@@ -160,6 +174,9 @@ class ListSchedule(Schedule):
             )
         for number, value in enumerate(self.values, 1):
             check_finite("the list of strengths", value, f"in place {number}")
+
+    def __str__(self) -> str:
+        return f"{', '.join(f'{value:g}' for value in self.values)} ({self.between}, {self.axis})"
 
     def __call__(self, moment: Moment) -> float:
         place, last = moment.on(self.axis), len(self.values) - 1

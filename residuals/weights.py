@@ -45,6 +45,9 @@ class Flat(BlockWeights):
 
     value: float = 1.0
 
+    def __str__(self) -> str:
+        return f"flat {self.value:g}"
+
     def __call__(self, blocks: Sequence[Block]) -> tuple[float, ...]:
         return (self.value,) * len(blocks)
 
@@ -54,6 +57,9 @@ class Product(BlockWeights):
     """Several weights multiplied block by block."""
 
     parts: tuple[BlockWeights, ...]
+
+    def __str__(self) -> str:
+        return " × ".join(str(part) for part in self.parts)
 
     def __call__(self, blocks: Sequence[Block]) -> tuple[float, ...]:
         return tuple(math.prod(factors) for factors in zip(*(part(blocks) for part in self.parts), strict=True))
@@ -88,6 +94,9 @@ class ResolutionWeights(BlockWeights):
                 "use 64, the latent size of a 512-pixel picture."
             )
 
+    def __str__(self) -> str:
+        return f"{self.reference:g}/h, {self.form}, {self.size} size"
+
     def __call__(self, blocks: Sequence[Block]) -> tuple[float, ...]:
         if not blocks:
             return ()
@@ -120,6 +129,9 @@ class SoftWeights(BlockWeights):
                 f"Soft Weights got the base {self.base}, but powers of it are weights and it must be a number of at least 0; use {SOFT_BASE}."
             )
 
+    def __str__(self) -> str:
+        return f"soft {self.base:g}" if self.ladder == "power" else "soft logspace"
+
     def __call__(self, blocks: Sequence[Block]) -> tuple[float, ...]:
         if self.ladder == "logspace":
             return tuple(np.logspace(-1, 0, len(blocks)).tolist())
@@ -145,6 +157,9 @@ class LevelWeights(BlockWeights):
                 raise ValueError(
                     f"Level Weights got {value} for {name}, but a finite number was expected; type one, for example 1."
                 )
+
+    def __str__(self) -> str:
+        return f"levels {', '.join(f'{value:g}' for value in self.levels)}, middle {self.middle:g}"
 
     def __call__(self, blocks: Sequence[Block]) -> tuple[float, ...]:
         deepest = max((block.level for block in blocks if block.place != "middle"), default=-1)

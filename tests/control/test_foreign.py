@@ -222,6 +222,31 @@ def test_an_area_gets_its_part_of_the_hint(model, module):
     assert narrow.relative(found, expected) <= 1e-5
 
 
+@pytest.mark.parametrize("kind", ["ladder", "adapter"])
+def test_two_areas_of_one_size_in_one_batch_get_each_its_part(model, module, kind):
+    """The stock reference: a control of its own for each area, with the hint cut by hand."""
+    import nodes
+
+    control = adapter() if kind == "adapter" else ladder(module)
+
+    def in_area(conditioning, x):
+        return nodes.ConditioningSetArea().append(conditioning, 64, 64, x, 0, 1.0)[0]
+
+    (plain, negative), right = start(), narrow.conditioning("sd1", 12)
+    expected = [
+        in_area(narrow.stock_apply(words, [], control, IMAGE[:, :, x : x + 64])[0], x)
+        for words, x in ((plain, 0), (right, 64))
+    ]
+    layer = layer_of(control, IMAGE)
+    whole, _ = compose_controls(plain + right, [], [layer])
+    found = in_area(whole[:1], 0) + in_area(whole[1:], 64)
+    expected, found = (
+        narrow.sample(model, positive, negative, SIZE, steps=2) for positive in (expected[0] + expected[1], found)
+    )
+    assert narrow.relative(found, expected) <= 1e-5
+    assert layer.source.control.cond_hint_original is layer.hint_bchw  # as it was before the run
+
+
 def windowed(model):
     from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 
@@ -421,19 +446,6 @@ def test_it_is_not_sized_by_us(model):
     assert str(refused.value) == (
         "the connected control_net (Other) sizes its hint itself, but a placing other than the host's was expected of it (sizing, batch policy, "
         "area or context window); leave sizing at crop and batch at cycle, and use it without areas and context windows."
-    )
-
-
-def test_several_areas_in_one_batch_are_refused(model, module):
-    import nodes
-
-    positive, negative = compose(layer_of(ladder(module), IMAGE))
-    left, right = (nodes.ConditioningSetArea().append(positive, 64, 64, x, 0, 1.0)[0] for x in (0, 64))
-    with pytest.raises(ControlError) as refused:
-        reached(model, (left + right, negative))
-    assert str(refused.value) == (
-        "the connected control_net (ControlNet) was asked for several areas in one batch, but a control of its kind can only have one hint at a "
-        "time; give the areas different sizes, or use one control for each."
     )
 
 

@@ -262,3 +262,12 @@ def test_tables_for_a_person():
     assert (
         described(NamedStrengths(((4, 4, 1), (0, 3, 1 / 3)))) == "pictures 0 to 3: 0.3333\npicture 4: 1\nall others: 1"
     )
+
+
+def test_schedules_are_written_for_people():
+    frames = Keyframes((Keyframe(0, 0.2), Keyframe(0.4, 0.8, "ease")), "step")
+    assert str(frames) == "0.2@0, 0.8@0.4 ease (step)"
+    assert str(frames * ListSchedule((1.0, 0.5))) == "0.2@0, 0.8@0.4 ease (step) × 1, 0.5 (hold, percent)"
+    assert str(CurveSchedule(lambda x: x, high=2.0)) == "curve from 0 to 2 (percent)"
+    assert str(ImageStrengths((1.0, 0.25))) == "by picture 1, 0.25 (hold last)"
+    assert str(NamedStrengths(((4, 4, 1.0), (0, 3, 0.5)))) == "by picture 0-3: 0.5, 4: 1"

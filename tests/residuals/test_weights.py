@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_composer.residuals import Flat, Layout, Product, ResolutionWeights
+from control_composer.residuals import (
+    Flat,
+    Layout,
+    LevelWeights,
+    ListedWeights,
+    NamedWeights,
+    Product,
+    ResolutionWeights,
+    SoftWeights,
+)
 from control_composer.tests.residuals.layouts import SD1, SDXL, layouts
 
 sizes = st.tuples(st.integers(8, 160), st.integers(8, 160))
@@ -84,3 +93,12 @@ def test_unknown_words_are_refused():
         ValueError, match=r"form 'hard' and size 'nominal', but form is one of \('normalised', 'literal'\)"
     ):
         ResolutionWeights("hard")  # type: ignore[arg-type]
+
+
+def test_weights_are_written_for_people():
+    assert str(Flat(0.5) * SoftWeights()) == "flat 0.5 × soft 0.825"
+    assert str(SoftWeights(ladder="logspace")) == "soft logspace"
+    assert str(ResolutionWeights("literal", "actual")) == "64/h, literal, actual size"
+    assert str(LevelWeights((1.0, 0.5), 0.0)) == "levels 1, 0.5, middle 0"
+    assert str(ListedWeights((1.0, 0.25))) == "1, 0.25"
+    assert str(NamedWeights((("output 3", 0.0), ("output", (1.0, 2.0))))) == "output 3: 0, output: 1 2"
