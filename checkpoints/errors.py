@@ -65,3 +65,7 @@ class BadWeightsError(CheckpointError):
 
 class UnionTypeError(CheckpointError):
     """A type of hint was asked for that the file does not know."""
+
+
+class NoModelError(CheckpointError):
+    """The file is only whole together with a model, and none is connected."""

@@ -71,6 +71,10 @@ class Loader(Protocol):
     def kind(self) -> Kind:
         """What `build` makes: which of the host's classes computes the residuals."""
 
+    @property
+    def adds_to_model(self) -> bool:
+        """Whether the file holds differences to the connected model's weights, which must be added before `build`."""
+
     def match(self, family: Family, file: Canonical, connected: ConnectedBase | None) -> Match:
         """Hyperparameters from shapes, with every tensor accounted for. Raises CheckpointError."""
 

@@ -10,12 +10,14 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..checkpoints import connected_base, open_control
+from ..checkpoints import Loaded, Opened, connected_base, open_control
 from ..checkpoints.adapter import AdapterHyperparameters
 from ..checkpoints.cache import FileStamp, WeakCache, file_stamp
-from ..checkpoints.errors import UnionTypeError
+from ..checkpoints.difference import add_model
+from ..checkpoints.errors import NoModelError, UnionTypeError
 from ..checkpoints.families import UNION_TYPES
-from ..checkpoints.family import Kind, Match
+from ..checkpoints.family import Match
+from ..checkpoints.load import read_weights
 from ..control import AdapterControl, Control, EncoderNetwork, ForeignControl, LoraControl
 
 POOLING = ("auto", "on", "off")
@@ -116,24 +118,33 @@ def load_source(
     """
     opened = open_control(path, None if model is None else connected_base(model))
     match = opened.match
-    kind = kind_of(match)
+    loader = match.family.loader
+    assert loader is not None, "only families with a loader are matched"
+    number = type_number(path, match, union_type)
+    if loader.adds_to_model and model is None:
+        raise NoModelError(
+            path,
+            found=f"is {match.family.name}",
+            expected="no model is connected",
+            remedy="connect the model that it is to steer, with its LoRAs",
+        )
 
     def load() -> tuple[Any, Facts]:
-        loaded = opened.load()
+        loaded = opened.load() if not loader.adds_to_model else load_difference(opened, model)
         built = loaded.built
-        if kind == "control lora":
+        if loader.kind == "control lora":
             return built.module, Facts(match.describe(), None)
         patcher = comfy.model_patcher.CoreModelPatcher(built.module, built.load_device, built.offload_device)
         return patcher, Facts(loaded.describe(), built.manual_cast_dtype)
 
-    held, facts = NETWORKS.get((file_stamp(path), match.heads.count, match.heads.width), load)
+    with_model = model.patches_uuid if loader.adds_to_model else None
+    held, facts = NETWORKS.get((file_stamp(path), match.heads.count, match.heads.width, with_model), load)
     pooled, reason = resolve_pooling(pooling, match.pooling, path.name)
     description = f"{facts.description}\npooling: {reason}"
-    number = type_number(path, match, union_type)
-    if kind == "control lora":
+    if loader.kind == "control lora":
         lora = LoraControl(held, path.name, match.base, pooled)
         return ForeignControl(lora, path.name, match.base, (match.hyperparameters.hint_channels,)), description
-    if kind == "adapter":
+    if loader.kind == "adapter":
         control = AdapterControl(held)
         control.global_average_pooling = pooled
         return ForeignControl(control, path.name, match.base, adapter_reads(match.hyperparameters)), description
@@ -143,9 +154,12 @@ def load_source(
     return network, description
 
 
-def kind_of(match: Match) -> Kind:
-    assert match.family.loader is not None, "only families with a loader are matched"
-    return match.family.loader.kind
+def load_difference(opened: Opened, model: Any) -> Loaded:
+    """The network that a file of differences makes together with the connected model as it is now. Raises CheckpointError."""
+    match, path = opened.match, opened.checkpoint.path
+    assert match.family.loader is not None
+    weights = add_model(path, read_weights(opened.checkpoint, match), model)
+    return Loaded(match, match.family.loader.build(match, weights))
 
 
 def type_number(path: Path, match: Match, union_type: str) -> int | None:

@@ -3,6 +3,7 @@
 from ..family import Family
 from .control_lora import CONTROL_LORA
 from .controlnet import CONTROLNET_CLDM, CONTROLNET_DIFFUSERS
+from .difference import DIFFERENCE
 from .named import CONTROLS, OTHER_CONTROLS, OTHER_FILES
 from .t2i_adapter import T2I_DIFFUSERS, T2I_FULL, T2I_LIGHT
 from .union import UNION_CLDM, UNION_DIFFUSERS, UNION_TYPES
@@ -11,6 +12,7 @@ from .union import UNION_CLDM, UNION_DIFFUSERS, UNION_TYPES
 FAMILIES: tuple[Family, ...] = (
     CONTROL_LORA,
     *CONTROLS,
+    DIFFERENCE,
     UNION_DIFFUSERS,
     UNION_CLDM,
     CONTROLNET_DIFFUSERS,

@@ -36,6 +36,7 @@ class ControlLoraLoader:
     """The network is made anew for each sampling run, out of the sampled model's weights and these."""
 
     kind: Kind = "control lora"
+    adds_to_model: bool = False
 
     def match(self, family: Family, file: Canonical, connected: ConnectedBase | None) -> Match:
         # As the host does, which leaves what has two underscores in its name.

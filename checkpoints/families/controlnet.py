@@ -27,6 +27,7 @@ class ControlNetLoader:
     rename: Callable[[Iterable[str]], Mapping[str, str]]
     diffusers: bool
     kind: Kind = "encoder"
+    adds_to_model: bool = False
 
     def names(self, file: Canonical) -> dict[str, str]:
         """The network's name -> the canonical one."""

@@ -34,11 +34,6 @@ CONTROLS = (
         ITS_OWN,
     ),
     Family("a ControlNeXt", AllOf("mid_convs.0.0.weight", "embedding.0.weight"), ITS_OWN),
-    Family(
-        "a 'difference' ControlNet, which holds only what was added to its base",
-        AllOf("difference", "zero_convs.0.0.weight"),
-        "load it with the stock node 'DiffControlNetLoader' and its model, whose output our Apply node takes as well",
-    ),
 )
 
 # Controls whose keys share nothing with ControlNet's.

@@ -27,6 +27,7 @@ class AdapterLoader:
 
     rename: Callable[[Iterable[str]], Mapping[str, str]]
     kind: Kind = "adapter"
+    adds_to_model: bool = False
 
     def match(self, family: Family, file: Canonical, connected: ConnectedBase | None) -> Match:
         names = {ours: theirs for theirs, ours in self.rename(file.tensors).items()}

@@ -34,7 +34,7 @@ EXAMPLES = {
     ),
     "a ControlNet-XS": ("control_to_base_for_conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"),
     "a ControlNeXt": ("mid_convs.0.0.weight", "embedding.0.weight", "down_res.0.norm1.weight"),
-    "a 'difference' ControlNet, which holds only what was added to its base": (
+    "a difference ControlNet, which is added to its model": (
         "difference",
         *(f"control_model.{name}" for name in CLDM),
     ),

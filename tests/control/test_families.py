@@ -23,6 +23,8 @@ import safetensors.torch
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
+from control_composer.checkpoints import CheckpointError
+from control_composer.checkpoints.errors import NoModelError
 from control_composer.control import Control, ControlError, compose_controls, layer_of
 from control_composer.control.compatibility import unet_layout
 from control_composer.nodes.load import load_source
@@ -72,6 +74,15 @@ def adapter(kind: str, cin: int) -> Callable[[Path], Case]:
     return make
 
 
+def made(config_class: Any, seed: int = 0) -> Any:
+    """A ModelPatcher with random weights."""
+    config = config_class(copy.deepcopy(config_class.unet_config) | {"out_channels": 4})
+    config.set_inference_dtype(torch.float32, None)
+    inside = config.get_model({}, "")
+    narrow.fill(inside.diffusion_model, seed)
+    return comfy.model_patcher.ModelPatcher(inside, load_device=CPU, offload_device=CPU)
+
+
 UNION = narrow.SDXL | {
     "model_channels": 320,  # the width of the type embeddings
     "num_res_blocks": [1, 1],
@@ -97,11 +108,7 @@ def union(folder: Path) -> Case:
     )
     narrow.fill(network, 7)
     path = save(folder, dict(network.state_dict()), "union.safetensors", {"num_head_channels": "64"})
-    config = WideSDXL(copy.deepcopy(UNION) | {"out_channels": 4})
-    config.set_inference_dtype(torch.float32, None)
-    inside = config.get_model({}, "")
-    narrow.fill(inside.diffusion_model, 0)
-    model = comfy.model_patcher.ModelPatcher(inside, load_device=CPU, offload_device=CPU)
+    model = made(WideSDXL)
     source, description = load_source(path, model, "auto", "depth")
     # The stock loader knows union files at their real width alone; this is what it makes of them.
     stock = narrow.make_stock(network.eval())
@@ -134,7 +141,47 @@ def control_lora(kind: str) -> Callable[[Path], Case]:
     return make
 
 
+SIXTY_FOUR = {name: value for name, value in narrow.SD1.items() if name != "num_heads"} | {
+    "model_channels": 64,  # the stock loader splits what it does not know into heads of 64
+    "num_head_channels": 64,
+    "channel_mult": [1, 2, 2, 2],
+}
+
+
+class WideSD1(comfy.supported_models.SD15):
+    unet_config: ClassVar = SIXTY_FOUR
+    unet_extra_config: ClassVar = {}
+
+
+def difference_file(folder: Path) -> Path:
+    network = comfy.cldm.cldm.ControlNet(
+        hint_channels=3, dtype=torch.float32, operations=comfy.ops.disable_weight_init, **SIXTY_FOUR
+    )
+    narrow.fill(network, 8)
+    own = ("zero_convs", "input_hint_block", "middle_block_out")
+    small = {name: x if name.startswith(own) else 0.2 * x for name, x in network.state_dict().items()}
+    tensors = {f"control_model.{name}": x for name, x in small.items()} | {"difference": torch.zeros(1)}
+    return save(folder, tensors, "difference.safetensors")
+
+
+def with_lora(model: Any, name: str = "input_blocks.1.0.in_layers.2.weight") -> Any:
+    """The model with a patch on one weight, as Load LoRA makes it."""
+    weight = model.model.diffusion_model.state_dict()[name]
+    patched = model.clone()
+    change = torch.randn(weight.shape, generator=torch.Generator().manual_seed(6)) * float(weight.std())
+    patched.add_patches({f"diffusion_model.{name}": (change,)}, 0.5)
+    return patched
+
+
+def difference(folder: Path) -> Case:
+    path, model = difference_file(folder), with_lora(made(WideSD1))
+    source, description = load_source(path, model, "auto")
+    stock = comfy.controlnet.load_controlnet(str(path), model)
+    return Case("sd1", model, Control.unbound(source), stock, description)
+
+
 CASES = {
+    "difference": difference,
     "Control-LoRA": control_lora("sd1"),
     "Control-LoRA XL": control_lora("sdxl"),
     "Union": union,
@@ -286,4 +333,52 @@ def test_a_control_lora_follows_the_model(tmp_path: Path) -> None:
         r"lora.safetensors is an custom \(32 channels x 1-2-4-4, text of 24\) control with a difference of [\d ×]+ for '[\w.]+', but the model "
         r"is NarrowSDXL, which has [\w\d ×]+; use a control made for NarrowSDXL, or a model of base custom \(.*\)\.",
         str(refused.value),
+    )
+
+
+def test_a_difference_is_added_to_the_model_as_it_is_now(tmp_path: Path) -> None:
+    path, model = difference_file(tmp_path), made(WideSD1)
+    before = {name: weight.clone() for name, weight in model.model.state_dict().items()}
+    stored = safetensors.torch.load_file(path)
+    patched, name = with_lora(model), "input_blocks.1.0.in_layers.2.weight"
+    networks = [load_source(path, one, "auto")[0] for one in (model, patched, patched.clone(), model)]
+    assert networks[0].module is networks[3].module is not networks[1].module
+    assert networks[1].module is networks[2].module  # a clone with the same patches
+    states = [network.module.state_dict() for network in networks]
+    for key, weight in states[0].items():
+        expected = stored[f"control_model.{key}"] + before.get(f"diffusion_model.{key}", 0)
+        assert narrow.relative(weight, expected) <= 1e-6, key
+        assert torch.equal(states[1][key], weight) == (key != name), key
+    assert (
+        narrow.relative(states[1][name], states[0][name] + 0.5 * patched.patches[f"diffusion_model.{name}"][0][1][0])
+        <= 1e-6
+    )
+    # Nothing that was given has changed, and it can be read again.
+    assert all(torch.equal(weight, before[key]) for key, weight in model.model.state_dict().items())
+    assert all(torch.equal(weight, stored[key]) for key, weight in safetensors.torch.load_file(path).items())
+
+
+def test_a_difference_without_its_model(tmp_path: Path) -> None:
+    path = difference_file(tmp_path)
+    with pytest.raises(CheckpointError) as refused:
+        load_source(path, None, "auto")
+    assert str(refused.value) == (
+        "'difference.safetensors' splits 64/128 channels into a number of attention heads that its shapes cannot tell, but the number must be "
+        "the one it was trained with; connect the model that it was trained for, or save it with 'num_head_channels' or 'num_heads' in its "
+        "safetensors metadata."
+    )
+    save(tmp_path, safetensors.torch.load_file(path), path.name, {"num_head_channels": "64"})
+    with pytest.raises(NoModelError) as refused:
+        load_source(path, None, "auto")
+    assert str(refused.value) == (
+        "'difference.safetensors' is a difference ControlNet, which is added to its model, but no model is connected; connect the model that "
+        "it is to steer, with its LoRAs."
+    )
+    for_another = made(WideSD1)
+    for_another.model.diffusion_model.input_blocks[0][0].weight = torch.nn.Parameter(torch.zeros(64, 9, 3, 3))
+    with pytest.raises(CheckpointError) as refused:
+        load_source(path, for_another, "auto")
+    assert str(refused.value) == (
+        "'difference.safetensors' adds [64, 4, 3, 3] to the weight 'input_blocks.0.0.weight', but that of the connected model is "
+        "[64, 9, 3, 3]; connect a model that it was made for, or choose a control made for the connected one."
     )
