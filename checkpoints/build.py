@@ -18,6 +18,9 @@ from torch import Tensor
 from .encoder import EncoderHyperparameters, ResBlock
 from .family import Built, Match
 
+NOWHERE = torch.device("meta")
+"""Where modules have shapes and no numbers."""
+
 INFERENCE_DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 
 
@@ -31,11 +34,33 @@ def build_encoder(match: Match, tensors: Mapping[str, Tensor], *, diffusers: boo
     manual_cast_dtype = management.unet_manual_cast(dtype, load_device)
     operations = comfy.ops.pick_operations(dtype, manual_cast_dtype)
 
-    module = comfy.cldm.cldm.ControlNet(**_arguments(match), operations=operations, dtype=dtype, device=offload_device)
-    _add_bare_projections(module, match, operations=operations, dtype=dtype, device=offload_device)
-    module.load_state_dict(dict(tensors), strict=True)
-    module.requires_grad_(False)
+    module = comfy.cldm.cldm.ControlNet(**_arguments(match), operations=operations, dtype=dtype, device=NOWHERE)
+    _add_bare_projections(module, match, operations=operations, dtype=dtype, device=NOWHERE)
+    adopt(module, tensors, dtype, offload_device)
     return Built(module.eval(), dtype, manual_cast_dtype, load_device, offload_device)
+
+
+def adopt(module: Any, tensors: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device) -> None:
+    """Makes these tensors the weights of a module that was built on the device NOWHERE.
+
+    A tensor of the right dtype and device becomes the weight itself, so that weights mapped from a file are not copied; each of the others is
+    copied alone. Raises RuntimeError where names or shapes are not those of the module.
+    """
+    module.requires_grad_(False)
+    weights: dict[str, Tensor] = {}
+    places = set()
+    for name, tensor in tensors.items():
+        weights[name] = _at_home(tensor, dtype, device, copy=tensor.data_ptr() in places)
+        places.add(tensor.data_ptr())
+    module.load_state_dict(weights, strict=True, assign=True)
+    assert not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())), "the file gives every weight"
+
+
+def _at_home(tensor: Tensor, dtype: torch.dtype, device: torch.device, copy: bool) -> Tensor:
+    """The tensor itself where it can be a weight: by itself in memory, at an address that suits its dtype."""
+    alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+    copy = copy or not alone or tensor.data_ptr() % tensor.dtype.itemsize != 0
+    return tensor.to(device, dtype, copy=copy, memory_format=torch.contiguous_format)
 
 
 def _arguments(match: Match) -> dict[str, Any]:

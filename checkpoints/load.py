@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from .canonical import canonical
 from .detect import detect
 from .errors import BadWeightsError
 from .family import Built, Match, dtype_name
+from .mapping import may_stay_mapped
 from .read import open_checkpoint
 from .tensors import Checkpoint
 
@@ -46,7 +48,8 @@ class Opened:
         """The network, in the host's hands. Raises BadWeightsError or UnreadableFileError."""
         loader = self.match.family.loader
         assert loader is not None, "only families with a loader are matched"
-        return Loaded(self.match, loader.build(self.match, read_weights(self.checkpoint, self.match)))
+        weights = read_weights(self.checkpoint, self.match, mapped=may_stay_mapped(self.checkpoint.path))
+        return Loaded(self.match, loader.build(self.match, weights))
 
 
 def open_control(path: Path, connected: ConnectedBase | None = None) -> Opened:
@@ -63,9 +66,12 @@ def load_checkpoint(path: Path, connected: ConnectedBase | None = None) -> Loade
     return open_control(path, connected).load()
 
 
-def read_weights(checkpoint: Checkpoint, match: Match) -> dict[str, Tensor]:
-    """The tensors of a match under the network's names, all of them finite floating-point numbers."""
-    stored = checkpoint.fetch(match.names.values())
+def read_weights(checkpoint: Checkpoint, match: Match, mapped: bool = True) -> dict[str, Tensor]:
+    """The tensors of a match under the network's names, all of them finite floating-point numbers.
+
+    `mapped`: left in the file where its format allows it (see `Fetch`).
+    """
+    stored = checkpoint.fetch(match.names.values(), mapped)
     bad = first_bad(stored)
     if bad is not None:
         name, what = bad
@@ -83,10 +89,12 @@ def first_bad(tensors: Mapping[str, Tensor]) -> tuple[str, str] | None:
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             return name, dtype_name(tensor.dtype)
-        if tensor.numel() == 0:
+        numbers = tensor.float() if tensor.dtype.itemsize == 1 else tensor
+        # Not finite with one NaN or infinity among the numbers, and the cheapest of all passes over them (six times isfinite's speed).
+        if math.isfinite(numbers.sum().item()):
             continue
-        # Smallest and largest show both NaN and infinity in one pass, six times faster than isfinite on half precision.
-        extremes = torch.stack(torch.aminmax(tensor.float() if tensor.dtype.itemsize == 1 else tensor))
+        # The sum of finite numbers can overflow; smallest and largest cannot.
+        extremes = torch.stack(torch.aminmax(numbers))
         if torch.isnan(extremes).any():
             return name, "NaN (not a number)"
         if torch.isinf(extremes).any():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .cache import file_stamp
 from .errors import UnreadableFileError, short
 from .tensors import Checkpoint, TensorInfo
 
@@ -47,14 +48,19 @@ def open_safetensors(path: Path) -> Checkpoint:
 
     Raises UnreadableFileError where the header does not describe exactly this file.
     """
-    tensors, metadata = _parse(path, _header_text(path), path.stat().st_size)
+    stamp = file_stamp(path)
+    text = _header_text(path)
+    tensors, metadata = _parse(path, text, stamp.size)
 
-    def fetch(names: Iterable[str]) -> dict[str, Tensor]:
+    def fetch(names: Iterable[str], mapped: bool = True) -> dict[str, Tensor]:
         try:
-            with safe_open(str(path), framework="pt", device="cpu") as file:
-                return {name: file.get_tensor(name) for name in names}
+            read = _map(path, names) if mapped else _read(path, names, tensors, _places(text))
+            same = file_stamp(path) == stamp
         except (SafetensorError, OSError) as error:
             raise _broken(path, f"cannot be read ({error})") from error
+        if not same:
+            raise _broken(path, "was changed while it was read")
+        return read
 
     return Checkpoint(path, tensors, metadata, fetch)
 
@@ -62,6 +68,34 @@ def open_safetensors(path: Path) -> Checkpoint:
 def looks_like_safetensors(start: bytes) -> bool:
     """Whether the first nine bytes are a header length and an opening brace."""
     return len(start) >= 9 and start[8:9] == b"{"
+
+
+def _map(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    with safe_open(str(path), framework="pt", device="cpu") as file:
+        return {name: file.get_tensor(name) for name in names}
+
+
+def _read(
+    path: Path, names: Iterable[str], tensors: Mapping[str, TensorInfo], places: Mapping[str, int]
+) -> dict[str, Tensor]:
+    """Read without a map, straight to where each tensor stays: one copy, and no crash where the file becomes shorter."""
+    read = {}
+    with path.open("rb") as file:
+        for name in names:
+            tensor = torch.empty(tensors[name].shape, dtype=tensors[name].dtype)
+            file.seek(places[name])
+            if file.readinto(tensor.view(-1).view(torch.uint8).numpy()) != tensor.nbytes:
+                raise _broken(path, f"is cut off inside the tensor '{short(name)}'")
+            read[name] = tensor
+    return read
+
+
+def _places(text: bytes) -> dict[str, int]:
+    """Where each tensor of a checked header begins in the file."""
+    header = json.loads(text)
+    return {
+        name: 8 + len(text) + entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"
+    }
 
 
 def _broken(path: Path, found: str) -> UnreadableFileError:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,17 +29,25 @@ class TensorInfo:
         return self.numel * self.dtype.itemsize
 
 
+class Fetch(Protocol):
+    """Reads tensors, by their names in the file, onto the CPU."""
+
+    def __call__(self, names: Iterable[str], mapped: bool = True) -> dict[str, Tensor]:
+        """Mapped where the format allows it, so that nothing is copied, or else in memory of their own.
+
+        A mapped tensor can be written to, which the file never sees; it lasts as long as the file is not changed in place (a file that is
+        replaced or deleted does no harm). Raises UnreadableFileError where the file is no longer the one that was opened.
+        """
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """An open weights file: shapes and metadata at hand, data on request.
-
-    `fetch` takes names as they are in the file and returns CPU tensors, memory-mapped where the format allows.
-    """
+    """An open weights file: shapes and metadata at hand, data on request."""
 
     path: Path
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
-    fetch: Callable[[Iterable[str]], dict[str, Tensor]]
+    fetch: Fetch
 
 
 def main_dtype(tensors: Iterable[TensorInfo]) -> torch.dtype:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .cache import file_stamp
 from .errors import CodeInFileError, UnreadableFileError, short
 from .tensors import Checkpoint, TensorInfo
 
@@ -27,6 +28,7 @@ def open_torch(path: Path) -> Checkpoint:
 
     Raises CodeInFileError for a pickle that names anything but tensors, UnreadableFileError for a damaged one.
     """
+    stamp = file_stamp(path)
     weights = _unwrap(path, _load(path))
     tensors = {name: TensorInfo(name, tuple(tensor.shape), tensor.dtype) for name, tensor in weights.items()}
     # A view with zero strides can claim any size; nothing may be allocated for what the file does not hold.
@@ -34,8 +36,13 @@ def open_torch(path: Path) -> Checkpoint:
         if tensors[name].nbytes > tensor.untyped_storage().nbytes():
             raise _broken(path, f"claims more numbers for the tensor '{short(name)}' than it holds")
 
-    def fetch(names: Iterable[str]) -> dict[str, Tensor]:
-        return {name: weights[name] for name in names}
+    def fetch(names: Iterable[str], mapped: bool = True) -> dict[str, Tensor]:
+        # Another map for every caller: no two networks may share tensors that one of them could write to.
+        shared = not mapped or not _is_plain_zip(path)
+        read = weights if shared else _unwrap(path, _load(path))
+        if not path.exists() or file_stamp(path) != stamp:
+            raise _broken(path, "was changed while it was read")
+        return {name: read[name].clone() if shared else read[name] for name in names}
 
     return Checkpoint(path, tensors, {}, fetch)
 
