@@ -91,6 +91,8 @@ CONTROLNET_DIFFUSERS = Family(
 
 CONTROLNET_CLDM = Family(
     name="a ControlNet (cldm layout)",
-    condition=AllOf("zero_convs.0.0.weight", "input_hint_block.0.weight", NoneOf("task_embedding")),
+    condition=AllOf(
+        "zero_convs.0.0.weight", "input_hint_block.0.weight", NoneOf("task_embedding", "difference", "lora_controlnet")
+    ),
     loader=ControlNetLoader(rename=unchanged, diffusers=False),
 )

@@ -5,7 +5,7 @@ Sources: ComfyUI's `comfy/controlnet.py`, ComfyUI-Advanced-ControlNet, sd-webui-
 
 from __future__ import annotations
 
-from ..condition import AllOf, AnyOf, Containing, Key, Starting
+from ..condition import AllOf, AnyOf, Containing, Key, NoneOf, Starting
 from ..family import LOAD_A_CONTROL, Family
 
 STOCK_CONTROL = "load it with the stock node 'Load ControlNet Model', whose output our Apply node takes as well"
@@ -39,7 +39,7 @@ CONTROLS = (
 # Controls whose keys share nothing with ControlNet's.
 OTHER_CONTROLS = (
     Family("a T2I style adapter", Key("style_embedding"), "load it with the stock node 'Load Style Model'"),
-    Family("a CoAdapter fuser", Starting("task_embedding"), ITS_OWN),
+    Family("a CoAdapter fuser", AllOf(Starting("task_embedding"), NoneOf(Starting("control_add_embedding."))), ITS_OWN),
     Family("a control for Stable Cascade", AnyOf("backbone.0.0.weight", "backbone.10.blocks.0.weight"), STOCK_CONTROL),
     Family("a control for HunyuanDiT", Key("after_proj_list.18.bias"), STOCK_CONTROL),
     Family(

@@ -113,6 +113,10 @@ T2I_FULL = Family(
 
 T2I_LIGHT = Family(
     name="a T2I-Adapter (light)",
-    condition=AllOf("body.0.in_conv.weight", "body.0.out_conv.weight", NoneOf("conv_in.weight")),
+    condition=AllOf(
+        "body.0.in_conv.weight",
+        "body.0.out_conv.weight",
+        NoneOf("conv_in.weight", "body.0.resnets.0.block1.weight"),
+    ),
     loader=AdapterLoader(unchanged),
 )
