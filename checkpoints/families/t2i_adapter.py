@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from ..heads import Heads
 from ..tensors import main_dtype
 from .controlnet import unchanged
 
+NUMBER = re.compile("0|[1-9][0-9]{0,3}")
 SD_WIDTHS = (320, 640, 1280, 1280)
 
 
@@ -37,7 +39,7 @@ class AdapterLoader:
         except MissingNameError as error:
             raise incomplete(file.path, family.noun, [names.get(str(error), str(error))], ()) from None
         check_shapes(file.path, family.noun, adapter_shapes(net), shapes)
-        if net.in_channels % PIXELS**2:
+        if net.in_channels == 0 or net.in_channels % PIXELS**2:
             raise IncompleteError(
                 file.path,
                 found=f"is a {family.noun} whose first convolution reads {net.in_channels} channels",
@@ -88,11 +90,11 @@ def tencent_names(names: Iterable[str]) -> dict[str, str]:
 
     def renamed(name: str) -> str:
         parts = name.split(".")
-        if parts[0] != "body" or len(parts) < 3 or not parts[1].isdecimal():
+        if parts[0] != "body" or len(parts) < 3 or not NUMBER.fullmatch(parts[1]):
             return name
         if light:
             return ".".join("body" if part == "resnets" else part for part in parts)
-        if parts[2] == "resnets" and len(parts) > 3 and parts[3].isdecimal():
+        if parts[2] == "resnets" and len(parts) > 3 and NUMBER.fullmatch(parts[3]):
             return ".".join(("body", str(int(parts[1]) * blocks + int(parts[3])), *parts[4:]))
         return ".".join(("body", str(int(parts[1]) * blocks), *parts[2:]))
 

@@ -17,8 +17,9 @@ pytest.importorskip("comfy")
 import comfy.model_patcher
 import comfy.supported_models_base
 import folder_paths
+from comfy.t2i_adapter.adapter import Adapter
 
-from control_composer.checkpoints.errors import BadWeightsError, BaseMismatchError
+from control_composer.checkpoints.errors import BadWeightsError, BaseMismatchError, UnionTypeError
 from control_composer.nodes.load import NETWORKS, ControlComposerLoad, resolve_pooling
 
 Save = Callable[..., Path]
@@ -168,3 +169,23 @@ def test_nan_weights(weights: dict[str, Tensor], save: Save) -> None:
 )
 def test_pooling(choice: str, metadata: bool | None, name: str, pooled: bool, words: str) -> None:
     assert resolve_pooling(choice, metadata, name) == (pooled, words)
+
+
+def test_one_adapter_for_one_file(save: Save) -> None:
+    network = Adapter(channels=[32, 64, 128, 128], nums_rb=2, cin=192, ksize=1, sk=True, use_conv=False, xl=False)
+    save(dict(network.state_dict()), "adapter.safetensors")
+    first, description = execute("adapter.safetensors")
+    second, _ = execute("adapter.safetensors")
+    assert first.network.control.patcher is second.network.control.patcher
+    assert description == (
+        "family: a T2I-Adapter (full)\nbase: custom (32-64-128-128 channels)\nhint: 3 channels\nparameters: 825 k\n"
+        "weights in the file: float32\ncomputes in: float32\npooling: off"
+    )
+
+
+def test_a_type_for_a_file_without_types(weights: dict[str, Tensor], save: Save) -> None:
+    save(weights)
+    with pytest.raises(
+        UnionTypeError, match="which has no types, but union_type depth was asked for; set union_type to auto"
+    ):
+        execute("control.safetensors", union_type="depth")
