@@ -54,7 +54,9 @@ MEASURES = ("seconds", "with first evaluation", "resident", "own")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dtype", nargs="+", default=["float32", "float16"], choices=DTYPES, help="what the file holds")
+    parser.add_argument(
+        "--dtype", nargs="+", default=["float32", "float16"], choices=DTYPES, help="what the file holds"
+    )
     parser.add_argument("--format", default="safetensors", choices=["safetensors", "pth"])
     parser.add_argument("--folder", type=Path, help="where the file is written for the time of the run")
     parser.add_argument("--rounds", type=int, default=3)
@@ -94,7 +96,9 @@ def report(path: Path, rounds: int) -> None:
             f"  {loader:6}  {seconds:5.2f} s  with first evaluation {both:5.2f} s  peak: resident {resident:5.0f} MiB, own {own:5.0f} MiB"
         )
     ratios = [best["ours"][key] / best["stock"][key] for key in MEASURES]
-    print("  ratio   {:5.2f}    with first evaluation {:5.2f}    peak: resident {:5.2f},     own {:5.2f}".format(*ratios))
+    print(
+        "  ratio   {:5.2f}    with first evaluation {:5.2f}    peak: resident {:5.2f},     own {:5.2f}".format(*ratios)
+    )
     same = len({run["result"] for loader in LOADERS for run in runs[loader]}) == 1
     times = []
     for _ in range(5):

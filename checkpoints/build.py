@@ -53,7 +53,9 @@ def adopt(module: Any, tensors: Mapping[str, Tensor], dtype: torch.dtype, device
         weights[name] = _at_home(tensor, dtype, device, copy=tensor.data_ptr() in places)
         places.add(tensor.data_ptr())
     module.load_state_dict(weights, strict=True, assign=True)
-    assert not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())), "the file gives every weight"
+    assert not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())), (
+        "the file gives every weight"
+    )
 
 
 def _at_home(tensor: Tensor, dtype: torch.dtype, device: torch.device, copy: bool) -> Tensor:

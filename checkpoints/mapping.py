@@ -8,7 +8,24 @@ from pathlib import Path
 import psutil
 
 # File systems of this machine. Over a network a lost connection would end the process with the first page that cannot be read.
-LOCAL = frozenset("apfs bcachefs btrfs ext2 ext3 ext4 f2fs hfs overlay ramfs squashfs tmpfs xfs zfs".split())
+LOCAL = frozenset(
+    (
+        "apfs",
+        "bcachefs",
+        "btrfs",
+        "ext2",
+        "ext3",
+        "ext4",
+        "f2fs",
+        "hfs",
+        "overlay",
+        "ramfs",
+        "squashfs",
+        "tmpfs",
+        "xfs",
+        "zfs",
+    )
+)
 
 
 def may_stay_mapped(path: Path) -> bool:

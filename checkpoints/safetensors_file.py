@@ -93,9 +93,7 @@ def _read(
 def _places(text: bytes) -> dict[str, int]:
     """Where each tensor of a checked header begins in the file."""
     header = json.loads(text)
-    return {
-        name: 8 + len(text) + entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"
-    }
+    return {name: 8 + len(text) + entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"}
 
 
 def _broken(path: Path, found: str) -> UnreadableFileError:

@@ -55,3 +55,16 @@ def test_a_replaced_file_has_another_stamp(tmp_path: Path) -> None:
     path.write_bytes(b"longer")
     os.utime(path, ns=(before.modified_ns, before.modified_ns))
     assert file_stamp(path) != before
+
+
+def test_a_file_of_the_same_size_and_time_has_another_stamp(tmp_path: Path) -> None:
+    """As tools leave it that keep times: `cp -p`, unpacked archives."""
+    path, other = tmp_path / "control.safetensors", tmp_path / "other.safetensors"
+    path.write_bytes(b"one")
+    other.write_bytes(b"two")
+    before = file_stamp(path)
+    os.utime(other, ns=(before.modified_ns, before.modified_ns))
+    os.replace(other, path)
+    after = file_stamp(path)
+    assert (after.size, after.modified_ns) == (before.size, before.modified_ns)
+    assert after != before
