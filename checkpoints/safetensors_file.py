@@ -84,7 +84,7 @@ def _read(
         for name in names:
             tensor = torch.empty(tensors[name].shape, dtype=tensors[name].dtype)
             file.seek(places[name])
-            if file.readinto(tensor.view(-1).view(torch.uint8).numpy()) != tensor.nbytes:
+            if file.readinto(tensor.view(-1).view(torch.uint8).numpy().data) != tensor.nbytes:
                 raise _broken(path, f"is cut off inside the tensor '{short(name)}'")
             read[name] = tensor
     return read
