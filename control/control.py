@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from ..residuals.residuals import Residuals
 from .areas import AreaAware, areas_of, canvas_of
 from .compatibility import check_base, unet_layout
+from .control_lora import LoraControl
 from .errors import ControlError
 from .evaluate import evaluate
 from .foreign import ForeignControl
@@ -135,7 +136,7 @@ class Control(AreaAware):
     def inference_memory_requirements(self, dtype: torch.dtype) -> float:
         """Bytes beside the weights: of the chain before, of foreign layers, and of what this control keeps while the UNet runs."""
         memory: float = super().inference_memory_requirements(dtype)
-        memory += sum(control.inference_memory_requirements(dtype) for control in self.foreign())
+        memory += sum(control.inference_memory_requirements(dtype) for control in one_of_each(self.foreign()).values())
         return memory + activation_bytes(
             (layer.source, layer.hint_bchw) for layer in self.acting if isinstance(layer.source, EncoderNetwork)
         )
@@ -145,8 +146,13 @@ class Control(AreaAware):
         super().pre_run(model, percent_to_timestep_function)
         for network in self.networks():
             check_base(network, model)
-        for control in self.foreign():
+        first_of = one_of_each(self.foreign())
+        for control in first_of.values():
             control.pre_run(model, percent_to_timestep_function)
+        for control in self.foreign():
+            first = first_of[file_of(control)]
+            if control is not first:
+                control.share(first, model, percent_to_timestep_function)
         ranges = tuple(
             (percent_to_timestep_function(layer.start_percent), percent_to_timestep_function(layer.end_percent))
             for layer in self.layers
@@ -222,3 +228,16 @@ class Control(AreaAware):
             if any(layer.by_frame for layer in self.acting):
                 raise
             return tuple(range(per_chunk)), per_chunk
+
+
+def file_of(control: Any) -> int:
+    """Equal for foreign controls that can share a network made for a run: the Control-LoRAs of one file."""
+    return id(control.control_weights) if isinstance(control, LoraControl) else id(control)
+
+
+def one_of_each(controls: Iterable[Any]) -> dict[int, Any]:
+    """The first control of each file."""
+    found: dict[int, Any] = {}
+    for control in controls:
+        found.setdefault(file_of(control), control)
+    return found

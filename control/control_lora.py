@@ -18,6 +18,7 @@ class LoraControl(comfy.controlnet.ControlLora):
     """
 
     control_weights: Mapping[str, Tensor]
+    manual_cast_dtype: Any
 
     def __init__(self, control_weights: Mapping[str, Tensor], name: str, base: str, pooling: bool = False) -> None:
         super().__init__(control_weights, global_average_pooling=pooling)
@@ -33,6 +34,12 @@ class LoraControl(comfy.controlnet.ControlLora):
     def pre_run(self, model: Any, percent_to_timestep_function: Callable[[float], Any]) -> None:
         self._check_base(model)
         super().pre_run(model, percent_to_timestep_function)
+
+    def share(self, first: LoraControl, model: Any, percent_to_timestep_function: Callable[[float], Any]) -> None:
+        """As `pre_run`, with the network that another control of the same file has made for this run."""
+        comfy.controlnet.ControlNet.pre_run(self, model, percent_to_timestep_function)
+        self.manual_cast_dtype = first.manual_cast_dtype
+        self.control_model = first.control_model
 
     def _check_base(self, model: Any) -> None:
         """Raises ControlError unless every difference has the shape of the weight that it is added to."""

@@ -318,6 +318,32 @@ def test_a_control_lora_is_a_controlnet_of_the_models_weights_and_the_difference
     assert narrow.relative(found, expected) <= 1e-4
 
 
+def test_layers_of_one_control_lora_share_its_network(tmp_path: Path) -> None:
+    """Made once for a run and counted once, with other hints and settings in each layer."""
+    case = control_lora("sd1")(tmp_path)
+    images = [narrow.picture(1, 64, 128, seed=seed) for seed in (1, 2)]
+    layers = [layer_of(case.ours, image, strength) for image, strength in zip(images, (0.5, 0.9), strict=True)]
+    composed = compose_controls(*case.start(), layers)
+    control = composed[0][0][1]["control"]
+    alone = compose_controls(*case.start(), layers[:1])[0][0][1]["control"]
+    assert control.inference_memory_requirements(torch.float32) == alone.inference_memory_requirements(torch.float32)
+    networks = set()
+
+    def seen(apply_model: Any, call: dict[str, Any]) -> Any:
+        networks.update(id(layer.source.control.control_model) for layer in control.layers)
+        return apply_model(call["input"], call["timestep"], **call["c"])
+
+    watched = case.model.clone()
+    watched.set_model_unet_function_wrapper(seen)
+    found = narrow.sample(watched, *composed, SIZE, steps=2)
+    assert len(networks) == 1
+    conds = case.start()
+    for image, strength in zip(images, (0.5, 0.9), strict=True):
+        conds = narrow.stock_apply(*conds, case.stock, image, strength)
+    assert narrow.relative(found, narrow.sample(case.model, *conds, SIZE, steps=2)) <= 1e-5
+    assert all(layer.source.control.control_model is None for layer in control.layers)  # nothing is kept after the run
+
+
 def test_a_control_lora_follows_the_model(tmp_path: Path) -> None:
     """One and the same control with two models, and a model of another base is refused before anything is sampled."""
     case = control_lora("sd1")(tmp_path)
