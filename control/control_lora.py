@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,10 +43,11 @@ class LoraControl(comfy.controlnet.ControlLora):
         self.control_model = first.control_model
 
     def _check_base(self, model: Any) -> None:
-        """Raises ControlError unless every difference has the shape of the weight that it is added to."""
+        """Raises ControlError unless every difference fits the weight that it is added to, in which the host reshapes it."""
         unet = {name: tuple(weight.shape) for name, weight in model.diffusion_model.state_dict().items()}
         for name, shape in differences(self.control_weights).items():
-            if unet.get(name) != shape:
+            weight = unet.get(name, ())
+            if weight[:1] != shape[:1] or math.prod(weight) != math.prod(shape):
                 base = type(model.model_config).__name__
                 raise ControlError(
                     f"{self.name} is an {self.base} control with a difference of {' × '.join(map(str, shape))} for '{name}', but the model is "

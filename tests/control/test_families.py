@@ -344,6 +344,23 @@ def test_layers_of_one_control_lora_share_its_network(tmp_path: Path) -> None:
     assert all(layer.source.control.control_model is None for layer in control.layers)  # nothing is kept after the run
 
 
+def test_a_control_lora_with_flat_projections(tmp_path: Path) -> None:
+    """Extracted files may hold the 1×1 convolutions of the attention as matrices."""
+    weights = {
+        name: weight.flatten(1)
+        if name.endswith(("proj_in.up", "proj_in.down", "proj_out.up", "proj_out.down"))
+        else weight
+        for name, weight in lora_weights("sd1").items()
+    }
+    path, model = save(tmp_path, weights, "lora.safetensors"), narrow.make_model("sd1")
+    source, _ = load_source(path, model, "auto")
+    conds = narrow.conditioning("sd1", 10), narrow.conditioning("sd1", 11)
+    found = compose_controls(*conds, [layer_of(Control.unbound(source), IMAGE)])
+    expected = narrow.stock_apply(*conds, comfy.controlnet.load_controlnet(str(path)), IMAGE)
+    found, expected = (narrow.sample(model, *both, SIZE, steps=1) for both in (found, expected))
+    assert narrow.relative(found, expected) <= 1e-5
+
+
 def test_a_control_lora_follows_the_model(tmp_path: Path) -> None:
     """One and the same control with two models, and a model of another base is refused before anything is sampled."""
     case = control_lora("sd1")(tmp_path)
