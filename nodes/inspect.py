@@ -17,6 +17,7 @@ from ..control.placing import SIZINGS, Sizing
 from ..control.record import Record
 from ..control.report import report_json, report_text
 from ..residuals.batches import BatchPolicy
+from .text import show_text
 
 Conditioning = list[list[Any]]
 
@@ -77,6 +78,7 @@ class ControlComposerReport(io.ComfyNode):
                 "inspect control",
             ],
             inputs=[positive_input(), samples_input()],
+            hidden=[io.Hidden.unique_id],
             outputs=[
                 io.String.Output("text", display_name="text", tooltip="The report for people."),
                 io.String.Output(
@@ -92,6 +94,7 @@ class ControlComposerReport(io.ComfyNode):
     def execute(cls, positive: Conditioning, samples: dict[str, Any]) -> io.NodeOutput:
         records = records_in(positive, "Control Report")
         text = "\n\n".join(report_text(record) for record in records)
+        show_text(cls, text)
         return io.NodeOutput(text, f"[{', '.join(report_json(record) for record in records)}]", ui=ui.PreviewText(text))
 
 

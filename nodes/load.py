@@ -19,6 +19,7 @@ from ..checkpoints.families import UNION_TYPES
 from ..checkpoints.family import Match
 from ..checkpoints.load import read_weights
 from ..control import AdapterControl, Control, EncoderNetwork, ForeignControl, LoraControl
+from .text import show_text
 
 POOLING = ("auto", "on", "off")
 # Shuffle models were trained with it, and nothing in their weights says so; a name decides nothing, but it is worth a word.
@@ -101,11 +102,7 @@ class ControlComposerLoad(io.ComfyNode):
     ) -> io.NodeOutput:
         path = Path(folder_paths.get_full_path_or_raise("controlnet", control_net_name))
         source, description = load_source(path, model, pooling, union_type)
-        node = getattr(cls.hidden, "unique_id", None)  # None where no graph runs
-        if node is not None:
-            from server import PromptServer  # here, because only a running graph has a server
-
-            PromptServer.instance.send_progress_text(description, node)
+        show_text(cls, description)
         return io.NodeOutput(Control.unbound(source), description)
 
 

@@ -16,6 +16,7 @@ from ..residuals.moments import Axis
 from ..residuals.schedule_images import StrengthPolicy, described
 from ..residuals.schedule_text import parse_schedule, parse_strengths
 from ..residuals.schedules import Between, CurveSchedule, Schedule, ScheduleError, table
+from .text import show_text
 
 StrengthSchedule = io.Custom("STRENGTH_SCHEDULE")
 
@@ -59,11 +60,7 @@ def schedule_outputs() -> list[io.Output]:
 
 
 def result(node: type[io.ComfyNode], own: Schedule, schedule: Schedule | None, description: str) -> io.NodeOutput:
-    unique_id = getattr(node.hidden, "unique_id", None)  # None where no graph runs
-    if unique_id is not None:
-        from server import PromptServer  # here, because only a running graph has a server
-
-        PromptServer.instance.send_progress_text(description, unique_id)
+    show_text(node, description)
     return io.NodeOutput(own if schedule is None else schedule * own, description)
 
 
