@@ -48,13 +48,13 @@ CONFIGS: dict[str, dict[str, Any]] = {"SD1": SD1, "SD2": SD2, "SDXL": SDXL}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bases", nargs="*", choices=[*CONFIGS, []], default=["SD1", "SDXL"])
+    parser.add_argument("bases", nargs="*", choices=[*CONFIGS, []], default=[], help="SD1 and SDXL if none is named")
     parser.add_argument("--folder", type=Path, help="where the weights are written for the time of the run")
     parser.add_argument("--latent", type=int, default=16, help="side of the latent in cells")
     options = parser.parse_args()
     print(f"{datetime.date.today()}, {hardware()}, torch {torch.__version__}, diffusers {diffusers.__version__}, fp32")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        passed = [compare(base, Path(folder), options.latent) for base in options.bases]
+        passed = [compare(base, Path(folder), options.latent) for base in options.bases or ["SD1", "SDXL"]]
     if not all(passed):
         raise SystemExit(f"an error is above {TOLERANCE}")
 
