@@ -44,6 +44,29 @@ def test_half_precision_weights_equal_the_stock_nodes(model, dtype, cast):
     assert narrow.relative(found, expected) <= 1e-5
 
 
+def test_float8_weights_with_manual_casting_equal_the_stock_nodes(model):
+    module = narrow.make_module("sd1", operations=comfy.ops.manual_cast).to(torch.float8_e4m3fn)
+    module.dtype = torch.float8_e4m3fn
+    stock = narrow.make_stock(module, manual_cast_dtype=torch.float32)
+    expected = narrow.sample(model, *narrow.stock_apply(*conds(), stock, IMAGE), SIZE, steps=2)
+    found = narrow.sample(model, *apply_control(*conds(), stock, IMAGE), SIZE, steps=2)
+    assert next(module.parameters()).dtype == torch.float8_e4m3fn
+    assert torch.isfinite(expected).all()
+    assert narrow.relative(found, expected) <= 1e-5
+
+
+def test_a_compiled_model_gives_the_same_latents(model):
+    """The host's torch.compile node with a backend that traces but generates no code; the control ends half way, so its lists go away."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    compiled = model.clone()
+    set_torch_compile_wrapper(compiled, backend="eager")
+    control = narrow.make_ours(narrow.make_module("sd1"), "SD1")
+    conditionings = apply_control(*conds(), control, IMAGE, 1.0, 0.0, 0.5)
+    expected, found = (narrow.sample(each, *conditionings, SIZE, steps=3) for each in (model, compiled))
+    assert narrow.relative(found, expected) <= 1e-5
+
+
 def test_global_average_pooling_equals_the_stock_nodes(model):
     stock = narrow.make_stock(narrow.make_module("sd1"), global_average_pooling=True)
     expected = narrow.sample(model, *narrow.stock_apply(*conds(), stock, IMAGE, 0.6), SIZE, steps=2)
