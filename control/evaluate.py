@@ -133,7 +133,7 @@ def encode(network: EncoderNetwork, segments: Sequence[Segment], step: Step) -> 
     """The network's residuals for the rows of some segments, one below the other."""
     x, dtype = step.latent, network.dtype
     rows = [row for segment in segments for row in segment.rows]
-    embeddings = [embedding_rows(network, segment.evaluation, segment.rows, step) for segment in segments]
+    embeddings = [embedding_rows(segment.evaluation, segment.rows, step) for segment in segments]
     if len(segments) > 1:
         embeddings = [
             embedding.expand(len(segment.rows), -1, -1, -1)
@@ -161,9 +161,10 @@ def union_type(segment: Segment) -> int | None:
     return source.union_type if isinstance(source, EncoderNetwork) else None
 
 
-def embedding_rows(network: EncoderNetwork, evaluation: Evaluation, rows: Sequence[int], step: Step) -> Tensor:
+def embedding_rows(evaluation: Evaluation, rows: Sequence[int], step: Step) -> Tensor:
     """One hint embedding for each row, or a single one where all rows have the same."""
-    layer = evaluation.layer
+    layer, network = evaluation.layer, evaluation.source
+    assert isinstance(network, EncoderNetwork)  # of the same module as the others of its pass, not always of the same type
     wanted = []
     for row in rows:
         frame, area = step.place(row)

@@ -19,6 +19,8 @@ ACTIVATION_BYTES_PER_CELL = 0.01 * 1024 * 1024
 """For each byte of the dtype: what the host counts for one latent cell of a UNet of memory_usage_factor 1 (`BaseModel.memory_required`)."""
 CELLS_PER_PASS = 8 * 64 * 64
 """On a GPU a network evaluates as many rows at a time as have this many latent cells, eight at 512×512 pixels: small batches leave it idle."""
+CELLS_ON_CPU = 2 * 64 * 64
+"""The same on a CPU: two rows at 512×512 pixels, many of small pictures."""
 
 
 def activation_bytes(conditions: Iterable[tuple[EncoderNetwork, Tensor]]) -> float:

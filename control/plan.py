@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..residuals.batches import BatchError, picture_of
@@ -109,17 +109,26 @@ def network_key(network: EncoderNetwork) -> Hashable:
     return (network.key, network.pooling, network.dtype)
 
 
-def passes(evaluations: Sequence[Evaluation], rows_per_pass: int) -> Iterator[list[Segment]]:
-    """Groups rows that share a network into passes of at most `rows_per_pass` rows; a foreign control is always on its own."""
+def passes(evaluations: Sequence[Evaluation], rows_per_pass: Callable[[int], int]) -> Iterator[list[Segment]]:
+    """Groups rows that share a network into passes; a foreign control is always on its own.
+
+    `rows_per_pass` tells how many of a network's rows one pass may have.
+    """
     waiting: dict[Hashable, list[Segment]] = {}
+    totals: dict[Hashable, int] = {}
+    for evaluation in evaluations:
+        if isinstance(evaluation.source, EncoderNetwork):
+            key = network_key(evaluation.source)
+            totals[key] = totals.get(key, 0) + len(evaluation.rows)
     for evaluation in evaluations:
         rows = sorted(evaluation.rows)
         if isinstance(evaluation.source, ForeignControl):
             yield [Segment(evaluation, tuple(rows))]
             continue
-        group = waiting.setdefault(network_key(evaluation.source), [])
+        key = network_key(evaluation.source)
+        group, limit = waiting.setdefault(key, []), rows_per_pass(totals[key])
         while rows:
-            room = rows_per_pass - sum(len(segment.rows) for segment in group)
+            room = limit - sum(len(segment.rows) for segment in group)
             taken, rows = rows[:room], rows[room:]
             group.append(Segment(evaluation, tuple(taken)))
             if len(taken) == room:

@@ -15,7 +15,7 @@ from ..residuals.moments import Moment, Moments
 from .areas import Area
 from .hint import HintEmbeddings
 from .layer_masks import LayerMasks
-from .memory import CELLS_PER_PASS
+from .memory import CELLS_ON_CPU, CELLS_PER_PASS
 from .record import Record
 
 
@@ -102,15 +102,17 @@ class Step:
         timesteps: Tensor = self.run.model_sampling.timestep(self.sigmas)
         return timesteps
 
-    @property
-    def rows_per_pass(self) -> int:
-        """Rows that a network evaluates at a time: those of the UNet, or more on a GPU.
+    def rows_per_pass(self, rows: int) -> int:
+        """How many of the `rows` of a network it evaluates at a time.
 
-        A fixed number, not one that follows free memory, because the size of a batch changes the last bits of a result.
+        On a GPU at least as many as the UNet's, because small batches leave it idle. A CPU gains nothing from batches of large latents, and few rows
+        need little memory. A fixed number, not one that follows free memory, because the size of a batch changes the last bits of a result.
         """
-        if comfy.model_management.is_device_cpu(self.x_noisy.device):
+        if rows <= self.count:
             return self.count
         height, width = self.size
+        if comfy.model_management.is_device_cpu(self.x_noisy.device):
+            return max(1, CELLS_ON_CPU // (height * width))
         return max(self.count, CELLS_PER_PASS // (height * width))
 
     def place(self, row: int) -> tuple[int, Area | None]:

@@ -167,14 +167,47 @@ def test_both_branches_share_the_control_and_layers_are_left_as_they_were(contro
 # -- what is computed ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_layers_that_share_a_network_run_in_passes_no_larger_than_the_batch(model, controls, work):
+@pytest.fixture
+def small_passes(monkeypatch):
+    """As if the latents were large: four rows, the UNet's, fill a pass."""
+    from control_composer.control import step
+
+    monkeypatch.setattr(step, "CELLS_ON_CPU", 4 * SIZE[1] * SIZE[2])
+
+
+def test_layers_that_share_a_network_run_as_one_batch(model, controls, work):
+    pictures = [narrow.picture(1, 64, 96, seed=seed) for seed in range(3)]
+    conds = compose_controls(*start(), layers_of([controls[0]] * 3, pictures, [(1.0,)] * 3))
+    found = reached(model, conds)[0]
+    assert (work.passes, work.embeddings) == ([12], [1, 1, 1])  # two latents, two branches, three pictures
+    chain = stock_chain(start(), [narrow.make_stock(controls[0].network.module)] * 3, pictures, [(1.0,)] * 3)
+    for a, b in zip(found, reached(model, chain)[0], strict=True):
+        assert narrow.relative(a, b) <= 1e-5
+
+
+@pytest.mark.parametrize(("cells", "passes"), [(1, [1] * 12), (2, [2] * 6), (5, [5, 5, 2])])
+def test_large_latents_share_a_pass_by_few_rows(model, controls, work, monkeypatch, cells, passes):
+    from control_composer.control import step
+
+    monkeypatch.setattr(step, "CELLS_ON_CPU", cells * SIZE[1] * SIZE[2])
+    pictures = [narrow.picture(1, 64, 96, seed=seed) for seed in range(3)]
+    layers = layers_of([controls[0]] * 3, pictures, [(1.0,)] * 3)
+    found = reached(model, compose_controls(*start(), layers))[0]
+    assert work.passes == passes
+    singles = [reached(model, compose_controls(*start(), [layer]))[0] for layer in layers]
+    assert work.passes[len(passes) :] == [4] * 3  # a layer alone has the UNet's rows
+    for block, parts in zip(found, zip(*singles, strict=True), strict=True):
+        assert narrow.relative(block, sum(parts)) <= 1e-5
+
+
+def test_layers_that_share_a_network_run_in_passes_of_the_size_of_the_batch(model, controls, work, small_passes):
     pictures = [narrow.picture(1, 64, 96, seed=seed) for seed in range(3)]
     conds = compose_controls(*start(), layers_of([controls[0]] * 3, pictures, [(1.0,)] * 3))
     narrow.sample(model, *conds, SIZE, steps=2)
     assert (work.passes, work.embeddings) == ([4, 4, 4] * 2, [1, 1, 1])  # two latents, two branches; once a run
 
 
-def test_half_batches_of_one_network_fill_a_pass_together(model, modules, controls, work):
+def test_half_batches_of_one_network_fill_a_pass_together(model, modules, controls, work, small_passes):
     """Three conditional-only layers of two rows: six rows in passes of four and two, and what the sum of them is."""
     pictures = [narrow.picture(1, 64, 96, seed=seed) for seed in range(3)]
     layers = layers_of([controls[0]] * 3, pictures, [(1.0,), (0.5,), (0.25,)], uncond_strength=0.0)
@@ -185,7 +218,7 @@ def test_half_batches_of_one_network_fill_a_pass_together(model, modules, contro
         assert narrow.relative(block, sum(parts)) <= 1e-5
 
 
-def test_a_pass_that_holds_parts_of_two_layers_gives_each_its_rows(model, controls, work):
+def test_a_pass_that_holds_parts_of_two_layers_gives_each_its_rows(model, controls, work, small_passes):
     layers = [
         layer_of(controls[0], PICTURES[0], uncond_strength=0.0),
         layer_of(controls[0], PICTURES[1], 0.7, uncond_strength=0.4),
@@ -211,7 +244,7 @@ def test_the_same_picture_is_evaluated_once_for_all_rows_that_somebody_needs(mod
         assert narrow.relative(block, sum(parts)) <= 1e-5
 
 
-def test_another_placing_of_the_picture_is_another_evaluation(model, controls, work):
+def test_another_placing_of_the_picture_is_another_evaluation(model, controls, work, small_passes):
     layers = [layer_of(controls[0], PICTURES[1], sizing=sizing) for sizing in ("crop", "stretch")]
     narrow.sample(model, *compose_controls(*start(), layers), SIZE, steps=1)
     assert (work.passes, work.embeddings) == ([4, 4], [2, 2])

@@ -293,7 +293,7 @@ def test_several_types_of_a_union_run_as_one_batch(tmp_path: Path) -> None:
     hook.remove()
     expected = narrow.sample(case.model, *conds, SIZE, steps=2)
     assert narrow.relative(found, expected) <= 1e-5
-    assert sum(rows) == 2 * 4 * 4  # steps, layers, rows
+    assert rows == [4 * 4] * 2  # layers and rows in one batch at each step
     with pytest.raises(ControlError, match="but the type tile was asked for; choose one of its types"):
         layer_of(SetUnionControlNetType.execute(case.ours, "tile").args[0], images[0])
 
