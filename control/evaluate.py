@@ -164,7 +164,9 @@ def union_type(segment: Segment) -> int | None:
 def embedding_rows(evaluation: Evaluation, rows: Sequence[int], step: Step) -> Tensor:
     """One hint embedding for each row, or a single one where all rows have the same."""
     layer, network = evaluation.layer, evaluation.source
-    assert isinstance(network, EncoderNetwork)  # of the same module as the others of its pass, not always of the same type
+    assert isinstance(
+        network, EncoderNetwork
+    )  # of the same module as the others of its pass, not always of the same type
     wanted = []
     for row in rows:
         frame, area = step.place(row)

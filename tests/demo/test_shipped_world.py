@@ -5,10 +5,10 @@ import torch
 
 pytest.importorskip("comfy")
 
-from control_composer.control import Control  # noqa: E402
-from control_composer.demo.measure import Bench, Score, measure  # noqa: E402
-from control_composer.demo.world import CONTROLS, WEIGHTS, load_world  # noqa: E402
-from control_composer.nodes.load import load_source  # noqa: E402
+from control_composer.control import Control
+from control_composer.demo.measure import Bench, Score, measure
+from control_composer.demo.world import CONTROLS, WEIGHTS, load_world
+from control_composer.nodes.load import load_source
 
 SCENES = 20
 
