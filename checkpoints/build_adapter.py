@@ -13,26 +13,30 @@ from comfy.t2i_adapter.adapter import Adapter, Adapter_light
 from torch import Tensor
 
 from .adapter import AdapterHyperparameters
+from .build import NOWHERE, adopt
 from .family import Built, Match
 
 
 def build_adapter(match: Match, tensors: Mapping[str, Tensor]) -> Built:
     """An adapter in single precision, in which the host's sampler works, with these weights, every one of them accounted for."""
     net: AdapterHyperparameters = match.hyperparameters
-    module = (
-        Adapter_light(channels=list(net.channels), nums_rb=net.res_blocks, cin=net.in_channels)
-        if net.light
-        else Adapter(
-            channels=list(net.channels),
-            nums_rb=net.res_blocks,
-            cin=net.in_channels,
-            ksize=net.kernel,
-            sk=True,
-            use_conv=net.convolution,
-            xl=net.xl,
+    with NOWHERE:
+        module = (
+            Adapter_light(channels=list(net.channels), nums_rb=net.res_blocks, cin=net.in_channels)
+            if net.light
+            else Adapter(
+                channels=list(net.channels),
+                nums_rb=net.res_blocks,
+                cin=net.in_channels,
+                ksize=net.kernel,
+                sk=True,
+                use_conv=net.convolution,
+                xl=net.xl,
+            )
         )
+    load_device, offload_device = (
+        comfy.model_management.get_torch_device(),
+        comfy.model_management.unet_offload_device(),
     )
-    module.load_state_dict(dict(tensors), strict=True)
-    module.requires_grad_(False)
-    management = comfy.model_management
-    return Built(module.eval(), torch.float32, None, management.get_torch_device(), management.unet_offload_device())
+    adopt(module, tensors, torch.float32, offload_device)
+    return Built(module.eval(), torch.float32, None, load_device, offload_device)

@@ -15,7 +15,7 @@ from ..residuals.weights import BlockWeights, Flat
 from .control import Control
 from .errors import ControlError
 from .foreign import ForeignControl
-from .layer import Layer, hint_from_image
+from .layer import Layer, check_pixels, hint_from_image
 from .network import EncoderNetwork
 from .placing import Fill, Placing, Sizing, check_aspect
 
@@ -51,7 +51,9 @@ def make_layer(
             "connect the Load node to it."
         )
     hooks = control_net.own_hooks if isinstance(control_net, Control) else getattr(control_net, "extra_hooks", None)
-    return Layer(source, hint_bchw, strength, start_percent, end_percent, extra_hooks=hooks, node=node, **settings)
+    return check_pixels(
+        Layer(source, hint_bchw, strength, start_percent, end_percent, extra_hooks=hooks, node=node, **settings)
+    )
 
 
 def foreign_of(control_net: Any, node: str) -> ForeignControl:

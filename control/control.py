@@ -19,7 +19,7 @@ from .errors import ControlError
 from .evaluate import evaluate
 from .foreign import ForeignControl
 from .frames import frames_of
-from .layer import Layer
+from .layer import Layer, check_pixels
 from .memory import activation_bytes
 from .network import EncoderNetwork
 from .record import Record
@@ -91,7 +91,7 @@ class Control(AreaAware):
         source = self.source
         if isinstance(source, ForeignControl):
             source = source.with_hint(cond_hint, strength, timestep_percent_range, vae)
-        self.layers = (Layer(source, cond_hint, strength, *timestep_percent_range),)
+        self.layers = (check_pixels(Layer(source, cond_hint, strength, *timestep_percent_range)),)
         return self
 
     def set_previous_controlnet(self, controlnet: ControlBase | None) -> Control:

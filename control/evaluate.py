@@ -164,9 +164,8 @@ def union_type(segment: Segment) -> int | None:
 def embedding_rows(evaluation: Evaluation, rows: Sequence[int], step: Step) -> Tensor:
     """One hint embedding for each row, or a single one where all rows have the same."""
     layer, network = evaluation.layer, evaluation.source
-    assert isinstance(
-        network, EncoderNetwork
-    )  # of the same module as the others of its pass, not always of the same type
+    # Its own network: the others of a pass have the same module, but not always the same type of hint.
+    assert isinstance(network, EncoderNetwork)
     wanted = []
     for row in rows:
         frame, area = step.place(row)

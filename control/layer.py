@@ -150,10 +150,16 @@ def check_hint(hint_bchw: Tensor, channels: int, source: str, node: str = "Apply
             f"image of {node} is {width}×{height} pixels, but a hint needs at least {HINT_PIXELS_PER_CELL}×{HINT_PIXELS_PER_CELL}, "
             "one latent cell; connect the hint at the size of the picture."
         )
-    if not all(
-        bool(torch.isfinite(picture).all()) for picture in hint_bchw
-    ):  # one by one: the answer is as large as the picture
+
+
+def check_pixels(layer: Layer) -> Layer:
+    """The layer; raises ControlError for a hint with pixels that are no numbers. Reads every pixel: for fresh layers, not for each copy of one."""
+    # Picture by picture, because the answer is as large as what is asked.
+    if isinstance(layer.source, ForeignControl) and not layer.source.reads:
+        return layer
+    if not all(bool(torch.isfinite(picture).all()) for picture in layer.hint_bchw):
         raise ControlError(
-            f"image of {node} has pixels that are NaN or infinite, but numbers from 0 to 1 were expected by {source}; "
+            f"image of {layer.node} has pixels that are NaN or infinite, but numbers from 0 to 1 were expected by {layer.source.name}; "
             "check the node that makes the picture."
         )
+    return layer
