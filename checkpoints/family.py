@@ -61,7 +61,7 @@ class Built:
     offload_device: torch.device
 
 
-Kind = Literal["encoder", "adapter", "control lora"]
+Kind = Literal["encoder", "adapter", "control lora", "lllite", "xs", "controlnext", "sparsectrl", "ctrlora", "host"]
 
 
 class Loader(Protocol):

@@ -15,8 +15,9 @@ from ..residuals.weights import BlockWeights, Flat
 from .control import Control
 from .errors import ControlError
 from .foreign import ForeignControl
-from .layer import Layer, check_pixels, hint_from_image
+from .layer import Layer, Source, check_pixels, hint_from_image
 from .network import EncoderNetwork
+from .patch_network import PatchNetwork
 from .placing import Fill, Placing, Sizing, check_aspect
 
 Conditioning = list[list[Any]]
@@ -38,13 +39,15 @@ def make_layer(
     A stock ControlNet of Stable Diffusion becomes a layer like our own. Any other control keeps its own arithmetic; its strength and range are
     set in a copy of it, `vae` is for those that read latents. Raises ControlError.
     """
-    source: EncoderNetwork | ForeignControl | None
+    source: Source | None
     if isinstance(control_net, Control):
         source = control_net.source
     else:
         source = EncoderNetwork.from_stock(control_net) or foreign_of(control_net, node)
     if isinstance(source, ForeignControl):
         source = source.with_hint(hint_bchw, strength, (start_percent, end_percent), vae)
+    elif isinstance(source, PatchNetwork):
+        source = source.with_vae(vae)
     if source is None:
         raise ControlError(
             f"control_net of {node} has its layers already, but one fresh from a Load node was expected; "

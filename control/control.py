@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +19,10 @@ from .errors import ControlError
 from .evaluate import evaluate
 from .foreign import ForeignControl
 from .frames import frames_of
-from .layer import Layer, check_pixels
+from .layer import Layer, Source, check_pixels
 from .memory import activation_bytes
 from .network import EncoderNetwork
+from .patch_network import PatchNetwork
 from .record import Record
 from .recording import new_record, record_percents
 from .step import Run, Step
@@ -42,7 +43,7 @@ class Control(AreaAware):
 
     def __init__(
         self,
-        network: EncoderNetwork | ForeignControl | None = None,
+        network: Source | None = None,
         layers: Sequence[Layer] = (),
         inspect: bool = False,
     ) -> None:
@@ -54,12 +55,12 @@ class Control(AreaAware):
         self._run: Run | None = None
 
     @classmethod
-    def unbound(cls, network: EncoderNetwork | ForeignControl) -> Control:
+    def unbound(cls, network: Source) -> Control:
         """A control that has a network, or a control of the host around one, and waits for its hint: what a Load node hands out."""
         return cls(network)
 
     @property
-    def source(self) -> EncoderNetwork | ForeignControl | None:
+    def source(self) -> Source | None:
         """The network, for the type of hint that the stock node Set Union ControlNet Type chose. Raises ControlError for one it lacks."""
         types = self.extra_args.get("control_type")
         if types is None or not isinstance(self.network, EncoderNetwork):
@@ -91,6 +92,8 @@ class Control(AreaAware):
         source = self.source
         if isinstance(source, ForeignControl):
             source = source.with_hint(cond_hint, strength, timestep_percent_range, vae)
+        elif isinstance(source, PatchNetwork):
+            source = source.with_vae(vae)
         self.layers = (check_pixels(Layer(source, cond_hint, strength, *timestep_percent_range)),)
         return self
 
@@ -112,11 +115,11 @@ class Control(AreaAware):
         """The layers that may add something at some step."""
         return tuple(layer for layer in self.layers if not layer.idle)
 
-    def networks(self) -> Iterator[EncoderNetwork]:
+    def networks(self) -> Iterator[EncoderNetwork | PatchNetwork]:
         """Each network of the acting layers once."""
-        seen: set[int] = set()
+        seen: set[Hashable] = set()
         for layer in self.acting:
-            if isinstance(layer.source, EncoderNetwork) and layer.source.key not in seen:
+            if not isinstance(layer.source, ForeignControl) and layer.source.key not in seen:
                 seen.add(layer.source.key)
                 yield layer.source
 
@@ -130,13 +133,17 @@ class Control(AreaAware):
         models: list[Any] = super().get_models()
         for control in self.foreign():
             models += control.get_models()
-        models += [network.patcher for network in self.networks()]
+        models += [network.patcher for network in self.networks() if network.patcher is not None]
         return list(dict.fromkeys(models))
 
     def inference_memory_requirements(self, dtype: torch.dtype) -> float:
         """Bytes beside the weights: of the chain before, of foreign layers, and of what this control keeps while the UNet runs."""
         memory: float = super().inference_memory_requirements(dtype)
         memory += sum(control.inference_memory_requirements(dtype) for control in one_of_each(self.foreign()).values())
+        for layer in self.acting:
+            if isinstance(layer.source, PatchNetwork):
+                pictures, _, height, width = layer.hint_bchw.shape
+                memory += layer.source.memory_requirements(pictures, height, width)
         return memory + activation_bytes(
             (layer.source, layer.hint_bchw) for layer in self.acting if isinstance(layer.source, EncoderNetwork)
         )
@@ -145,7 +152,10 @@ class Control(AreaAware):
         """Refuses networks of another base and starts afresh: after an interrupted run the host calls no `cleanup`."""
         super().pre_run(model, percent_to_timestep_function)
         for network in self.networks():
-            check_base(network, model)
+            if isinstance(network, PatchNetwork):
+                network.check_model(model)
+            else:
+                check_base(network, model)
         first_of = one_of_each(self.foreign())
         for control in first_of.values():
             control.pre_run(model, percent_to_timestep_function)
@@ -158,7 +168,9 @@ class Control(AreaAware):
             for layer in self.layers
         )
         self.record = new_record(self.layers, model, self.inspect)
-        self._run = Run(model.model_sampling, unet_layout(model), percent_to_timestep_function, ranges, self.record)
+        self._run = Run(
+            model.model_sampling, unet_layout(model), percent_to_timestep_function, ranges, self.record, model
+        )
 
     def cleanup(self) -> None:
         super().cleanup()

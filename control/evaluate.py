@@ -10,11 +10,13 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ..residuals.residuals import Accumulator, Residuals
+from ..residuals.residuals import Accumulator, Residuals, shaped_by
+from .areas import Area
 from .features import record_norm, record_norms, watch_features
 from .foreign import ForeignControl
 from .layer import Layer
 from .network import EncoderNetwork
+from .patch_network import PatchCall, PatchNetwork, check_not_compiled, place_patches
 from .plan import Act, Evaluation, Segment, act, evaluations_of, passes, picture_for
 from .record import Stopwatch
 from .recording import record_idle, record_run
@@ -30,6 +32,8 @@ def evaluate(layers: Sequence[Layer], step: Step, previous: Residuals | None) ->
     for one in acts:
         if one.idle:
             record_idle(one, call, step)
+        elif isinstance(one.layer.source, PatchNetwork):
+            run_patches(one, call, step)
     evaluations = evaluations_of(acts)
     total = Accumulator(previous)
     for segments in passes(evaluations, step.rows_per_pass):
@@ -43,6 +47,18 @@ def evaluate(layers: Sequence[Layer], step: Step, previous: Residuals | None) ->
         record_norms(step.run.record, call, result, blocks)
         watch_features(step.options, step.run.record, call, blocks, step.run.unet)
     return result
+
+
+def run_patches(one: Act, call: int, step: Step) -> None:
+    """Lets the call of the UNet that gets these options be changed by a layer's patch network."""
+    layer, network = one.layer, one.layer.source
+    assert isinstance(network, PatchNetwork)
+    check_not_compiled(step.options, network.name)
+    blocks = network.blocks(*step.size)
+    weights = layer.block_weights(blocks)
+    patch_call = PatchCall(one, call, step, blocks, weights)
+    place_patches(step.options, network.patches(patch_call))
+    record_run(one, call, step, patch_call.rows, list(zip(blocks, weights, strict=True)), 0, None, None)
 
 
 def run_pass(total: Accumulator, segments: Sequence[Segment], call: int, step: Step) -> None:
@@ -77,7 +93,7 @@ def run_pass(total: Accumulator, segments: Sequence[Segment], call: int, step: S
                 step,
                 segment.rows,
                 [(blocks[position], weight) for position, weight in zip(fed, weights, strict=True)],
-                residuals,
+                residuals.nbytes,
                 stopwatch,
                 None if one is first else first,
             )
@@ -102,7 +118,7 @@ def add(
             total.add(place, index, None)  # the UNet counts from the end of the list
             continue
         part = residual if residual.shape[0] in (1, len(rows)) else residual[start : start + len(rows)]
-        shaped = shape(part, one.gain, weight, factors)
+        shaped = shaped_by(part, one.gain, weight, factors)
         if one.layer.mask is not None:
             shaped = shaped * step.run.masks.rows(one.layer, step, rows, shaped)
         total.add_rows(place, index, shaped, rows, step.count)
@@ -113,20 +129,6 @@ def whole_chunks(rows: Sequence[int], step: Step) -> tuple[int, ...]:
     """All rows of the chunks that some of `rows` are in: a foreign control knows batches by chunks."""
     chunks = sorted({row // step.per_chunk for row in rows})
     return tuple(chunk * step.per_chunk + row for chunk in chunks for row in range(step.per_chunk))
-
-
-def shape(residual: Tensor, gain: float, weight: float, factors: Sequence[float]) -> Tensor:
-    """residual · gain · weight · the factor of each row, in this order, in a new tensor unless all are one.
-
-    The order matters to the last bit: the weighted residual is exactly the flat one times the weight.
-    """
-    for factor in (gain, weight):
-        if factor != 1:
-            residual = residual * factor
-    if any(factor != 1 for factor in factors):
-        by_row = torch.tensor(factors, dtype=residual.dtype, device=residual.device)
-        residual = residual * by_row.view(-1, *[1] * (residual.ndim - 1))
-    return residual
 
 
 def encode(network: EncoderNetwork, segments: Sequence[Segment], step: Step) -> Residuals:
@@ -166,8 +168,18 @@ def embedding_rows(evaluation: Evaluation, rows: Sequence[int], step: Step) -> T
     layer, network = evaluation.layer, evaluation.source
     # Its own network: the others of a pass have the same module, but not always the same type of hint.
     assert isinstance(network, EncoderNetwork)
+    wanted = pictures_of(layer, rows, step)
+    embedding = step.run.embeddings.get(
+        network, layer.hint_bchw, layer.placing, wanted, step.canvas, step.x_noisy.device
+    )
+    assert isinstance(embedding, Tensor)
+    return embedding
+
+
+def pictures_of(layer: Layer, rows: Sequence[int], step: Step) -> list[tuple[int, Area | None]]:
+    """For each row the picture that it shows, and in which area."""
     wanted = []
     for row in rows:
         frame, area = step.place(row)
         wanted.append((picture_for(layer, frame, step.total), area))
-    return step.run.embeddings.get(network, layer.hint_bchw, layer.placing, wanted, step.canvas, step.x_noisy.device)
+    return wanted

@@ -54,6 +54,24 @@ def record_norms(
             record_norm(record, call, block, residual, layer)
 
 
+def record_change(
+    record: Record, call: int, block: Block, feature: Tensor, change: Tensor, layer: int, rows: Sequence[int]
+) -> None:
+    """Notes the norm of what `layer` adds to rows of a feature inside of the UNet, and the feature's.
+
+    A layer may act at several places of one block, and several layers at one place: their norms are put together as those of vectors at right angles.
+    """
+    norms = row_norms(change)
+    whole = norms.new_zeros(feature.shape[0])
+    whole = whole.index_copy(0, torch.tensor(rows, device=norms.device), norms.expand(len(rows)))
+    for key in ((call, layer, block.name), (call, None, block.name)):
+        before = record.residual_norms.get(key)
+        record.residual_norms[key] = whole if before is None else torch.hypot(before, whole)
+    seen = record.feature_norms.get((call, block.name))
+    norms = row_norms(feature)
+    record.feature_norms[call, block.name] = norms if seen is None else torch.hypot(seen, norms)
+
+
 def watch_features(
     options: dict[str, Any], record: Record, call: int, blocks: Sequence[Block], layout: Layout | None
 ) -> None:

@@ -19,7 +19,7 @@ BACKGROUND, INK, FAINT = "#ffffff", "#1b1b1f", "#6b6b76"
 NOTHING, UNKNOWN, BROKEN = "#e4e4ea", "#9a9aa6", "#e0182d"
 MARGIN = 24
 LABEL = 84
-"""Room for the names of the blocks."""
+"""Room for the names of the blocks; more for longer ones."""
 BAR = 112
 """Room for the colour scale and its numbers."""
 PLOT_WIDTH = 760
@@ -108,11 +108,17 @@ def _grids(record: Record, norms: Sequence[Norm], relative: bool) -> list[Grid]:
     ]
 
 
-def _order(block: str, unet: bool) -> tuple[int, int]:
-    """Rows in the order in which the model passes the blocks; a UNet takes its "input" residuals from the end of the list."""
-    place, _, index = block.partition(" ")
-    number = int(index or 0)
-    return ("input", "output", "middle").index(place), -number if unet and place == "input" else number
+def _order(block: str, unet: bool) -> tuple[str, int, int]:
+    """Rows in the order in which the model passes the blocks; a UNet takes its "input" residuals from the end of the list.
+
+    What acts inside of the UNet comes after, and counts as the UNet does.
+    """
+    words = block.split(" ")
+    number = int(words.pop()) if words[-1].isdigit() else 0
+    place, part = words.pop(), " ".join(words)
+    if part:
+        return part, ("input", "middle", "output").index(place), number
+    return part, ("input", "output", "middle").index(place), -number if unet and place == "input" else number
 
 
 def _values(record: Record, norms: Sequence[Norm], blocks: tuple[str, ...], relative: bool) -> np.ndarray:
@@ -153,7 +159,8 @@ def _draw(grids: Sequence[Grid], scale: Scale) -> Image.Image:
     cell_height = 26 if rows <= 20 else 16
     plot = (max(cell_width * steps, 520), cell_height * rows)
     panel_height = 30 + plot[1] + 44
-    width = 2 * MARGIN + LABEL + plot[0] + BAR
+    label = max(LABEL, *(14 + round(_font(13).getlength(name)) for name in grids[0].blocks))
+    width = 2 * MARGIN + label + plot[0] + BAR
     page = Image.new("RGB", (width, 76 + len(grids) * panel_height + MARGIN), BACKGROUND)
     pen = ImageDraw.Draw(page)
     what = "how much is added" if scale.relative else "norm of what is added"
@@ -162,7 +169,7 @@ def _draw(grids: Sequence[Grid], scale: Scale) -> Image.Image:
     for number, grid in enumerate(grids):
         top = 76 + number * panel_height
         pen.text((MARGIN, top + 6), _fitting(grid.title, width - 2 * MARGIN, 15), fill=INK, font=_font(15))
-        corner = (MARGIN + LABEL, top + 30)
+        corner = (MARGIN + label, top + 30)
         _draw_grid(pen, grid, scale, corner, (cell_width, cell_height))
         _draw_bar(pen, scale, (corner[0] + cell_width * steps + 26, corner[1]), plot[1])
     return page

@@ -18,7 +18,11 @@ from ..residuals.weights import BlockWeights, BlockWeightsError, Flat
 from .errors import ControlError
 from .foreign import ForeignControl
 from .network import HINT_PIXELS_PER_CELL, EncoderNetwork
+from .patch_network import PatchNetwork
 from .placing import Placing
+
+Source = EncoderNetwork | ForeignControl | PatchNetwork
+"""What makes of a hint what is added to the UNet."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +35,7 @@ class Layer:
     of the whole that the layer is part of. `node` names the node in messages. Raises ControlError for settings that cannot be meant.
     """
 
-    source: EncoderNetwork | ForeignControl
+    source: Source
     hint_bchw: Tensor
     strength: float = 1.0
     start_percent: float = 0.0
@@ -63,7 +67,7 @@ class Layer:
                 f"start_percent {self.start_percent} and end_percent {self.end_percent} of {self.source.name} are no range: "
                 "0 ≤ start ≤ end ≤ 1 was expected; exchange or correct the two numbers."
             )
-        if isinstance(self.source, EncoderNetwork):
+        if not isinstance(self.source, ForeignControl):
             check_hint(self.hint_bchw, self.source.hint_channels, self.source.name, self.node)
             self.block_weights(self.source.blocks(NOMINAL_LATENT, NOMINAL_LATENT))  # refused here, not while sampling
         elif self.source.reads:
@@ -78,7 +82,7 @@ class Layer:
             return "off"
         if self.strength == 0 or self.master == 0:
             return "strength 0"
-        if isinstance(self.source, EncoderNetwork):  # which of its weights are 0 does not depend on the size
+        if not isinstance(self.source, ForeignControl):  # which of its weights are 0 does not depend on the size
             if not any(self.block_weights(self.source.blocks(NOMINAL_LATENT, NOMINAL_LATENT))):
                 return "all block weights are 0"
         elif self.weights == Flat(0.0):

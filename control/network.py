@@ -6,7 +6,7 @@ import copy
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import comfy.cldm.cldm
 import comfy.controlnet
@@ -43,6 +43,8 @@ class EncoderNetwork:
     pooling: bool = False
     manual_cast_dtype: torch.dtype | None = None
     union_type: int | None = None
+
+    pixels_per_cell: ClassVar[int] = HINT_PIXELS_PER_CELL
 
     @classmethod
     def from_module(

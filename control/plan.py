@@ -12,6 +12,7 @@ from .foreign import ForeignControl
 from .hint import picture_key
 from .layer import Layer
 from .network import EncoderNetwork
+from .patch_network import PatchNetwork
 from .step import Step
 
 
@@ -82,15 +83,15 @@ class Segment:
 
 
 def evaluations_of(acts: Iterable[Act]) -> list[Evaluation]:
-    """Layers with the same network, picture and placing are evaluated once."""
+    """Layers with the same network, picture and placing are evaluated once; those that act inside of the UNet are not among them."""
     found: dict[Hashable, Evaluation] = {}
     for one in acts:
-        if one.idle:
+        layer, source = one.layer, one.layer.source
+        if one.idle or isinstance(source, PatchNetwork):
             continue
-        layer = one.layer
-        key: Hashable = layer.source.key
-        if isinstance(layer.source, EncoderNetwork):
-            network = layer.source
+        key: Hashable = source.key
+        if isinstance(source, EncoderNetwork):
+            network = source
             key = (
                 network_key(network),
                 network.embedding_key,
@@ -98,7 +99,7 @@ def evaluations_of(acts: Iterable[Act]) -> list[Evaluation]:
                 layer.placing,
                 layer.batch,
             )
-        evaluation = found.setdefault(key, Evaluation(layer.source, set(), []))
+        evaluation = found.setdefault(key, Evaluation(source, set(), []))
         evaluation.rows |= set(one.rows)
         evaluation.acts.append(one)
     return list(found.values())

@@ -80,6 +80,8 @@ class LayerInfo:
     """Pixels of the hint as it was given."""
     weights_bytes: int = 0
     """Size of the network's weights."""
+    inside: bool = False
+    """Whether it acts inside of the model, so that its time is part of the model's."""
 
 
 @dataclass(frozen=True)

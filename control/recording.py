@@ -9,10 +9,10 @@ from typing import Any
 
 from ..residuals.blocks import Block
 from ..residuals.moments import percents_of, step_of
-from ..residuals.residuals import Residuals
 from ..residuals.weights import Flat
+from .foreign import ForeignControl
 from .layer import Layer
-from .network import HINT_PIXELS_PER_CELL, EncoderNetwork
+from .patch_network import PatchNetwork
 from .plan import Act, picture_for
 from .record import LayerInfo, LayerStep, Record, Stopwatch
 from .step import Step
@@ -29,7 +29,7 @@ def new_record(layers: Sequence[Layer], model: Any, inspect: bool) -> Record:
 
 def info(number: int, layer: Layer) -> LayerInfo:
     source = layer.source
-    native = isinstance(source, EncoderNetwork)
+    patcher = None if isinstance(source, ForeignControl) else source.patcher
     pictures, _, height, width = layer.hint_bchw.shape
     return LayerInfo(
         number=number,
@@ -48,7 +48,8 @@ def info(number: int, layer: Layer) -> LayerInfo:
         pictures=pictures,
         hint_height=height,
         hint_width=width,
-        weights_bytes=int(source.patcher.model_size()) if native else 0,  # type: ignore[union-attr]
+        weights_bytes=0 if patcher is None else int(patcher.model_size()),
+        inside=isinstance(source, PatchNetwork),
     )
 
 
@@ -69,15 +70,19 @@ def record_run(
     step: Step,
     rows: Sequence[int],
     blocks: Sequence[tuple[Block, float]],
-    residuals: Residuals,
-    stopwatch: Stopwatch,
+    residual_bytes: int,
+    stopwatch: Stopwatch | None,
     shares: Act | None,
 ) -> None:
-    """A layer that was evaluated, with the weight of each block; `shares` is the layer that began the same pass."""
+    """A layer that was evaluated, with the weight of each block; `shares` is the layer that began the same pass.
+
+    Without a stopwatch its time is part of the model's: it acts inside of it.
+    """
     layer, number, record = act.layer, act.number + 1, step.run.record
     found: dict[str, Any] = {"gain": act.gain * layer.strength}
-    if isinstance(layer.source, EncoderNetwork):
-        size = (step.size[0] * HINT_PIXELS_PER_CELL, step.size[1] * HINT_PIXELS_PER_CELL)
+    if not isinstance(layer.source, ForeignControl):
+        pixels = layer.source.pixels_per_cell
+        size = (step.size[0] * pixels, step.size[1] * pixels)
         pictures = tuple(picture_for(layer, frame, step.total) for frame in step.frames)
         found = {"gain": act.gain, "hint_size": size, "pictures": pictures}
         if number not in record.embedding_bytes:
@@ -92,9 +97,7 @@ def record_run(
             rows_run=len(rows),
             stopwatch=stopwatch if shares is None else None,
             shares=None if shares is None else shares.number + 1,
-            residual_bytes=sum(
-                item[2].numel() * item[2].element_size() for item in residuals.items() if item[2] is not None
-            ),
+            residual_bytes=residual_bytes,
             **found,
         )
     )

@@ -80,6 +80,8 @@ def _cost(record: Record, layer: LayerInfo, ran: Sequence[LayerStep], numbers: d
     for other, shared in _grouped((entry for entry in ran if entry.shares is not None), lambda entry: entry.shares):
         when = f"at {steps_of(shared, numbers)} " if len(shared) < len(ran) else ""
         words.append(f"{when}evaluated together with layer {other}, where the time is counted")
+    if layer.inside:
+        words.append("acts inside of the model, its time is part of the model's")
     evaluated: dict[int, tuple[int, int]] = {}  # a batch may go through the network in several passes
     for entry in ran:
         evaluated[entry.call] = (evaluated.get(entry.call, (0, 0))[0] + entry.rows_run, entry.rows)
@@ -119,7 +121,7 @@ def _blocks(blocks: Sequence[tuple[str, str]]) -> str:
         return f"{blocks[0][1]} in all {len(blocks)} blocks"
     lists: dict[str, list[tuple[str, str]]] = {}
     for name, value in blocks:
-        place, _, index = name.partition(" ")
+        place, index = place_of(name)
         lists.setdefault(place, []).append((index, value))
     parts = []
     for place, entries in lists.items():
@@ -127,6 +129,12 @@ def _blocks(blocks: Sequence[tuple[str, str]]) -> str:
         where = " ".join(filter(None, (place, first if first == last else f"{first}–{last}")))
         parts.append(f"{where}: {' '.join(value for _, value in entries)}")
     return "; ".join(parts)
+
+
+def place_of(block: str) -> tuple[str, str]:
+    """A block's name without its number, and the number: "attention input 4" -> ("attention input", "4")."""
+    place, _, index = block.rpartition(" ")
+    return (place, index) if index.isdigit() else (block, "")
 
 
 def _batch(layer: LayerInfo, ran: Sequence[LayerStep]) -> list[str]:

@@ -28,6 +28,8 @@ class Run:
     percent_to_sigma: Callable[[float], Any]
     sigma_ranges: tuple[tuple[Any, Any], ...]
     record: Record
+    model: Any = None
+    """The `comfy.model_base.BaseModel` that is sampled."""
     embeddings: HintEmbeddings = field(default_factory=HintEmbeddings)
     masks: LayerMasks = field(default_factory=LayerMasks)
     moments: Moments | None = None

@@ -17,7 +17,8 @@ class Block:
     """One place that receives a residual.
 
     `place` and `index` name the host's list and the position in it ("output" 0 is the first encoder block, the finest),
-    `level` counts the halvings of the latent before it, `height` and `width` are its actual size in latent cells.
+    `level` counts the halvings of the latent before it, `height` and `width` are its actual size in latent cells. What acts inside of the UNet
+    instead names a `part` of it ("attention"); there `place` and `index` are those of the UNet's own block.
     """
 
     place: Place
@@ -26,10 +27,12 @@ class Block:
     channels: int
     height: int
     width: int
+    part: str = ""
 
     @property
     def name(self) -> str:
-        return "middle" if self.place == "middle" and self.index == 0 else f"{self.place} {self.index}"
+        number = "" if self.place == "middle" and self.index == 0 else str(self.index)
+        return " ".join(filter(None, (self.part, self.place, number)))
 
     @property
     def nominal_size(self) -> float:

@@ -48,6 +48,10 @@ class Residuals:
             for index, residual in enumerate(getattr(self, place)):
                 yield place, index, residual
 
+    @property
+    def nbytes(self) -> int:
+        return sum(residual.nbytes for _, _, residual in self.items() if residual is not None)
+
     def map(self, change: Callable[[Tensor, Place, int], Tensor]) -> Residuals:
         """`change` applied to every tensor."""
         changed: dict[Place, tuple[Tensor | None, ...]] = {
@@ -173,3 +177,17 @@ def spread(residual: Tensor, rows: Sequence[int], count: int) -> Tensor:
     full = residual.new_zeros((count, *residual.shape[1:]))
     every = residual.expand(len(rows), *residual.shape[1:])
     return full.index_copy_(0, torch.tensor(rows, device=residual.device), every)
+
+
+def shaped_by(residual: Tensor, gain: float, weight: float, factors: Sequence[float]) -> Tensor:
+    """residual · gain · weight · the factor of each row, in this order, in a new tensor unless all are one.
+
+    The order matters to the last bit: the weighted residual is exactly the flat one times the weight.
+    """
+    for factor in (gain, weight):
+        if factor != 1:
+            residual = residual * factor
+    if any(factor != 1 for factor in factors):
+        by_row = torch.tensor(factors, dtype=residual.dtype, device=residual.device)
+        residual = residual * by_row.view(-1, *[1] * (residual.ndim - 1))
+    return residual
