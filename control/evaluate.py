@@ -16,7 +16,7 @@ from .features import record_norm, record_norms, watch_features
 from .foreign import ForeignControl
 from .layer import Layer
 from .network import EncoderNetwork
-from .patch_network import PatchCall, PatchNetwork, check_not_compiled, place_patches
+from .patch_network import PatchCall, Patches, PatchNetwork, check_not_compiled, place_patches
 from .plan import Act, Evaluation, Segment, act, evaluations_of, passes, picture_for
 from .record import Stopwatch
 from .recording import record_idle, record_run
@@ -32,8 +32,10 @@ def evaluate(layers: Sequence[Layer], step: Step, previous: Residuals | None) ->
     for one in acts:
         if one.idle:
             record_idle(one, call, step)
-        elif isinstance(one.layer.source, PatchNetwork):
-            run_patches(one, call, step)
+    inside = [one for one in acts if not one.idle and isinstance(one.layer.source, PatchNetwork)]
+    # All are made before one is placed: a network may run the model itself, as it is without any of them.
+    for one, patches in [(one, patches_of(one, call, step)) for one in inside]:
+        place_patches(step.options, patches, one.layer.source.before_others)  # type: ignore[union-attr]
     evaluations = evaluations_of(acts)
     total = Accumulator(previous)
     for segments in passes(evaluations, step.rows_per_pass):
@@ -49,16 +51,17 @@ def evaluate(layers: Sequence[Layer], step: Step, previous: Residuals | None) ->
     return result
 
 
-def run_patches(one: Act, call: int, step: Step) -> None:
-    """Lets the call of the UNet that gets these options be changed by a layer's patch network."""
+def patches_of(one: Act, call: int, step: Step) -> Patches:
+    """What a layer's patch network wants done in this call of the UNet."""
     layer, network = one.layer, one.layer.source
     assert isinstance(network, PatchNetwork)
     check_not_compiled(step.options, network.name)
     blocks = network.blocks(*step.size)
     weights = layer.block_weights(blocks)
     patch_call = PatchCall(one, call, step, blocks, weights)
-    place_patches(step.options, network.patches(patch_call))
+    patches = network.patches(patch_call)
     record_run(one, call, step, patch_call.rows, list(zip(blocks, weights, strict=True)), 0, None, None)
+    return patches
 
 
 def run_pass(total: Accumulator, segments: Sequence[Segment], call: int, step: Step) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -45,6 +45,9 @@ class PatchNetwork(ABC):
 
     pixels_per_cell: ClassVar[int] = HINT_PIXELS_PER_CELL
     """Pixels of the hint, as `embed_hint` gets it, per latent cell."""
+
+    before_others: ClassVar[frozenset[str]] = frozenset()
+    """Names of those of its patches that see a feature before the patches of other nodes."""
 
     @property
     @abstractmethod
@@ -154,6 +157,14 @@ class PatchCall:
         """Whether it may add anything at `blocks[position]`."""
         return self.weights[position] != 0
 
+    def check_rows(self, position: int, feature: Tensor) -> None:
+        """Raises ControlError unless `feature` has the rows of this call."""
+        if feature.shape[0] != self.step.count:
+            raise ControlError(
+                f"{self.blocks[position].name} of the model has {feature.shape[0]} rows, but the {self.step.count} of this call were expected by "
+                f"{self.network.name}; remove the node that changes the batch inside of the model."
+            )
+
     def add(self, position: int, feature: Tensor, change: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """`feature` plus `change`, shaped as the layer says, at `blocks[position]`: a new tensor.
 
@@ -162,12 +173,8 @@ class PatchCall:
         """
         if not self.acts_at(position):
             return feature
+        self.check_rows(position, feature)
         block, layer = self.blocks[position], self.act.layer
-        if feature.shape[0] != self.step.count:
-            raise ControlError(
-                f"{block.name} of the model has {feature.shape[0]} rows, but the {self.step.count} of this call were expected by {self.network.name}; "
-                "remove the node that changes the batch inside of the model."
-            )
         factors = [self.act.factors[row] for row in self.rows]
         shaped = shaped_by(change.to(feature.dtype), self.act.gain, self.weights[position], factors)
         if layer.mask is not None:
@@ -202,11 +209,15 @@ class PatchCall:
         return masked.flatten(2).transpose(1, 2)
 
 
-def place_patches(options: dict[str, Any], patches: Patches) -> None:
-    """Puts patches into the `transformer_options` that the host made for one call, after those that are there; only the entry "patches" is replaced."""
+def place_patches(options: dict[str, Any], patches: Patches, before: Container[str] = ()) -> None:
+    """Puts patches into the `transformer_options` that the host made for one call; only the entry "patches" is replaced.
+
+    They come after those that are there, and those whose names are in `before` come before them.
+    """
     there = dict(options.get("patches", {}))
     for name, functions in patches.items():
-        there[name] = [*there.get(name, ()), *functions]
+        others = there.get(name, ())
+        there[name] = [*functions, *others] if name in before else [*others, *functions]
     options["patches"] = there
 
 
