@@ -10,6 +10,7 @@ from .tensors import Checkpoint, TensorInfo
 
 # `control_model.` picks the control out of a whole Stable Diffusion checkpoint: one key suffices, the others are left.
 CONTROL_PREFIX = "control_model."
+MODEL_PREFIX = "model.diffusion_model."
 # These count only where every key has them.
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "controlnet.", "adapter.")
 # Marker tensors that tell a family and stand outside of the prefix.
@@ -24,6 +25,8 @@ class Canonical:
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
     prefix: str
+    with_model: bool = False
+    """Whether the file holds a Stable Diffusion model beside the control."""
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.tensors[name].shape
@@ -33,6 +36,7 @@ def canonical(checkpoint: Checkpoint) -> Canonical:
     """Strip `control_model.` (leaving what is outside of it) or a wrapper's prefix that all keys share."""
     tensors = checkpoint.tensors
     prefix = ""
+    with_model = any(name.startswith(MODEL_PREFIX) for name in tensors)
     while wrapper := next((p for p in WRAPPER_PREFIXES if tensors and all(n.startswith(p) for n in tensors)), None):
         tensors = {name[len(wrapper) :]: info for name, info in tensors.items()}
         prefix += wrapper
@@ -40,4 +44,4 @@ def canonical(checkpoint: Checkpoint) -> Canonical:
         inside = {n[len(CONTROL_PREFIX) :]: info for n, info in tensors.items() if n.startswith(CONTROL_PREFIX)}
         tensors = {name: tensors[name] for name in MARKERS if name in tensors} | inside
         prefix += CONTROL_PREFIX
-    return Canonical(checkpoint.path, tensors, checkpoint.metadata, prefix)
+    return Canonical(checkpoint.path, tensors, checkpoint.metadata, prefix, with_model)

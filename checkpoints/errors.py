@@ -69,3 +69,7 @@ class UnionTypeError(CheckpointError):
 
 class NoModelError(CheckpointError):
     """The file is only whole together with a model, and none is connected."""
+
+
+class PairError(CheckpointError):
+    """A file lacks its other half, or was given one that it has no use for or that does not fit."""
