@@ -13,9 +13,10 @@ import comfy.model_management
 import comfy.ops
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequential
 from torch import Tensor
 
-from .encoder import EncoderHyperparameters, ResBlock
+from .encoder import HINT_WIDTHS, EncoderHyperparameters, ResBlock, hint_convolutions
 from .family import Built, Match
 
 NOWHERE = torch.device("meta")
@@ -36,6 +37,8 @@ def build_encoder(match: Match, tensors: Mapping[str, Tensor], *, diffusers: boo
 
     module = comfy.cldm.cldm.ControlNet(**_arguments(match), operations=operations, dtype=dtype, device=NOWHERE)
     _add_bare_projections(module, match, operations=operations, dtype=dtype, device=NOWHERE)
+    if match.hyperparameters.hint_widths != HINT_WIDTHS:
+        module.input_hint_block = _hint_network(match.hyperparameters, operations, dtype=dtype, device=NOWHERE)
     adopt(module, tensors, dtype, offload_device)
     return Built(module.eval(), dtype, manual_cast_dtype, load_device, offload_device)
 
@@ -96,6 +99,16 @@ def _add_bare_projections(module: Any, match: Match, **factory: Any) -> None:
     for index, block in enumerate(net.blocks(), start=1):
         if isinstance(block, ResBlock) and block.depth == 0:
             module.input_blocks[index].append(_bare_projections(net, block.out_channels, factory))
+
+
+def _hint_network(net: EncoderHyperparameters, operations: Any, **factory: Any) -> Any:
+    """A hint network of other widths than those of the host's class, which has no argument for them."""
+    layers: list[torch.nn.Module] = []
+    for index, (in_channels, out_channels) in enumerate(hint_convolutions(net)):
+        stride = 2 if index in (2, 4, 6) else 1
+        layers.append(operations.Conv2d(in_channels, out_channels, 3, padding=1, stride=stride, **factory))
+        layers.append(torch.nn.SiLU())
+    return TimestepEmbedSequential(*layers[:-1])
 
 
 def _bare_projections(net: EncoderHyperparameters, channels: int, factory: dict[str, Any]) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # No attention module at all. A depth of 0 is a module whose projections stand without transformer blocks (SDXL small, middle).
 NO_ATTENTION = -1
 
-# Channels and input widths of the hint network between hint and model channels (paper section 3.3; cldm.py, input_hint_block).
-HINT_WIDTHS = ((16, None), (16, 16), (32, 16), (32, 32), (96, 32), (96, 96), (256, 96), (None, 256))
+# Channels of the hint network at full size, a half, a quarter and an eighth (paper section 3.3; cldm.py, input_hint_block).
+HINT_WIDTHS = (16, 32, 96, 256)
 
 Shape = tuple[int, ...]
 
@@ -34,6 +34,8 @@ class EncoderHyperparameters:
     use_linear_in_transformer: bool
     adm_in_channels: int | None
     """Width of the pooled vector y; None without."""
+    hint_widths: tuple[int, ...] = field(default=HINT_WIDTHS, kw_only=True)
+    """Channels of the hint network at each size; some union networks have 48, 96, 192 and 384."""
 
     @property
     def attention_channels(self) -> tuple[int, ...]:
@@ -74,9 +76,8 @@ def expected_shapes(net: EncoderHyperparameters) -> dict[str, Shape]:
     shapes |= _linear("time_embed.0", width, time) | _linear("time_embed.2", time, time)
     if net.adm_in_channels is not None:
         shapes |= _linear("label_emb.0.0", net.adm_in_channels, time) | _linear("label_emb.0.2", time, time)
-    for index, (out_channels, in_channels) in enumerate(HINT_WIDTHS):
-        name = f"input_hint_block.{2 * index}"
-        shapes |= _conv(name, in_channels or net.hint_channels, out_channels or width, 3)
+    for index, (in_channels, out_channels) in enumerate(hint_convolutions(net)):
+        shapes |= _conv(f"input_hint_block.{2 * index}", in_channels, out_channels, 3)
 
     shapes |= _conv("zero_convs.0.0", width, width, 1)
     channels = width
@@ -96,6 +97,13 @@ def expected_shapes(net: EncoderHyperparameters) -> dict[str, Shape]:
         shapes |= _attention("middle_block.1", channels, net.transformer_depth_middle, net)
         shapes |= _res_block("middle_block.2", channels, channels, time)
     return shapes | _conv("middle_block_out.0", channels, channels, 1)
+
+
+def hint_convolutions(net: EncoderHyperparameters) -> list[tuple[int, int]]:
+    """Input and output channels of the hint network's convolutions, in order."""
+    widths = [net.hint_channels, *(width for width in net.hint_widths for _ in range(2))]
+    widths[-1] = net.model_channels
+    return [*zip(widths[:-1], widths[1:], strict=True)]
 
 
 def _conv(name: str, in_channels: int, out_channels: int, kernel: int) -> dict[str, Shape]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from .encoder import NO_ATTENTION, EncoderHyperparameters, Shape
+from .encoder import HINT_WIDTHS, NO_ATTENTION, EncoderHyperparameters, Shape
 from .errors import IncompleteError, short
 
 FIRST_NAMES = 3
@@ -57,6 +57,12 @@ def read_encoder(shapes: Mapping[str, Shape]) -> EncoderHyperparameters:
         use_linear_in_transformer=len(shapes[projections[0]]) == 2 if projections else True,
         adm_in_channels=_at(shapes, "label_emb.0.0.weight", 2)[1] if "label_emb.0.0.weight" in shapes else None,
     )
+
+
+def hint_widths_of(shapes: Mapping[str, Shape]) -> tuple[int, ...]:
+    """Channels of the hint network at each size; the ordinary ones where tensors that tell them are absent."""
+    found = [shapes.get(f"input_hint_block.{4 * size}.weight", ()) for size in range(len(HINT_WIDTHS))]
+    return tuple(shape[0] for shape in found) if all(len(shape) == 4 and shape[0] for shape in found) else HINT_WIDTHS
 
 
 def check_shapes(path: Path, family: str, expected: Mapping[str, Shape], shapes: Mapping[str, Shape]) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from ..base import ConnectedBase, base_name, check_base
 from ..canonical import Canonical
-from ..condition import AllOf, NoneOf
+from ..condition import AllOf, Containing, NoneOf
 from ..diffusers_layout import cldm_names
 from ..encoder import EncoderHyperparameters, Shape, expected_shapes
-from ..encoder_shapes import MissingNameError, check_shapes, incomplete, read_encoder
+from ..encoder_shapes import MissingNameError, check_shapes, hint_widths_of, incomplete, read_encoder
 from ..family import Built, Family, Kind, Match
 from ..heads import resolve_heads
 from ..tensors import main_dtype
@@ -36,7 +36,7 @@ class ControlNetLoader:
     def read(self, family: Family, file: Canonical, shapes: Mapping[str, Shape]) -> EncoderHyperparameters:
         """The hyperparameters by the shapes in the network's names. Raises IncompleteError."""
         try:
-            return read_encoder(shapes)
+            return replace(read_encoder(shapes), hint_widths=hint_widths_of(shapes))
         except MissingNameError as error:
             name = str(error)
             raise incomplete(file.path, family.noun, [self.names(file).get(name, name)], ()) from None
@@ -84,7 +84,9 @@ def unchanged(names: Iterable[str]) -> dict[str, str]:
 CONTROLNET_DIFFUSERS = Family(
     name="a ControlNet (diffusers layout)",
     condition=AllOf(
-        "controlnet_cond_embedding.conv_in.weight", "controlnet_mid_block.weight", NoneOf("task_embedding")
+        "controlnet_cond_embedding.conv_in.weight",
+        "controlnet_mid_block.weight",
+        NoneOf("task_embedding", Containing("motion_modules")),
     ),
     loader=ControlNetLoader(rename=cldm_names, diffusers=True),
 )

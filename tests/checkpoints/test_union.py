@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from control_composer.checkpoints import load_checkpoint, open_control
+from control_composer.checkpoints.diffusers_layout import cldm_names
 from control_composer.checkpoints.encoder import NO_ATTENTION
 from control_composer.checkpoints.errors import IncompleteError, RefusedFamilyError, UnionTypeError
 from control_composer.checkpoints.families import FAMILIES
@@ -42,7 +43,7 @@ def zeros(net: UnionHyperparameters) -> dict[str, Tensor]:
     return {name: torch.zeros(shape, dtype=torch.float16) for name, shape in LOADER.shapes(net).items()}
 
 
-def reference(types: int) -> Any:
+def reference(types: int, hint_widths: tuple[int, ...] = (16, 32, 96, 256)) -> Any:
     """Diffusers' model with every weight random."""
     diffusers = pytest.importorskip("diffusers")
     net = diffusers.ControlNetUnionModel(
@@ -51,7 +52,7 @@ def reference(types: int) -> Any:
         layers_per_block=1,
         transformer_layers_per_block=(1, 1),
         attention_head_dim=(5, 5),  # numbers of heads
-        conditioning_embedding_out_channels=(16, 32, 96, 256),
+        conditioning_embedding_out_channels=hint_widths,
         cross_attention_dim=48,
         use_linear_projection=True,
         addition_embed_type="text_time",
@@ -119,10 +120,36 @@ def test_residuals_equal_both_classes(types: int, save: Save) -> None:
         assert float((rows.middle[0][row] - alone[0]).abs().max() / alone.abs().max()) <= 1e-5  # type: ignore[index]
 
 
+@pytest.mark.parametrize("layout", ["diffusers", "cldm"])
+@torch.no_grad()
+def test_a_wide_hint_network(layout: str, save: Save) -> None:
+    """Files in ldm naming with 48 to 384 channels, which the host's class has no argument for, embed a hint as diffusers' class does."""
+    pytest.importorskip("comfy")
+    from control_composer.control import EncoderNetwork
+
+    net = reference(6, (48, 96, 192, 384))
+    tensors = dict(net.state_dict())
+    if layout == "cldm":
+        tensors = {"control_model." + cldm_names(tensors)[name]: tensor for name, tensor in tensors.items()}
+    loaded = load_checkpoint(save(tensors, metadata={"num_head_channels": "64"}))
+    assert loaded.match.family.name == f"a Union ControlNet ({layout} layout)"
+    assert loaded.match.hyperparameters.hint_widths == (48, 96, 192, 384)
+    network = EncoderNetwork.from_module(loaded.built.module, name="union", base="custom")
+    assert network.hint_channels == 3
+    hint = torch.rand(2, 3, 64, 128, generator=torch.Generator().manual_seed(2))
+    expected = net.controlnet_cond_embedding(hint)
+    assert float((network.embed_hint(hint) - expected).abs().max() / expected.abs().max()) <= TOLERANCE
+
+
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(types=st.integers(1, 11), hint=st.integers(1, 5), prefix=st.sampled_from(["", "control_model."]))
-def test_round_trip(types: int, hint: int, prefix: str, tmp_path: Path) -> None:
-    net = UnionHyperparameters(**{**vars(NET), "control_types": types, "hint_channels": hint})
+@given(
+    types=st.integers(1, 11),
+    hint=st.integers(1, 5),
+    widths=st.sampled_from([(16, 32, 96, 256), (48, 96, 192, 384), (8, 8, 8, 8)]),
+    prefix=st.sampled_from(["", "control_model."]),
+)
+def test_round_trip(types: int, hint: int, widths: tuple[int, ...], prefix: str, tmp_path: Path) -> None:
+    net = UnionHyperparameters(**{**vars(NET), "control_types": types, "hint_channels": hint, "hint_widths": widths})
     path = tmp_path / "any.safetensors"
     tensors = {prefix + name: tensor for name, tensor in zeros(net).items()}
     path.write_bytes(safetensors.torch.save(tensors, {"num_head_channels": "64"}))
@@ -185,6 +212,13 @@ def test_nearly_a_union(save: Save) -> None:
     assert str(caught.value) == (
         "'control.safetensors' is a Union ControlNet (cldm layout) of 64 channels, but 320 were expected, the width of its type embeddings "
         "in every network that computes it; use the node that its author made for it."
+    )
+    tensors = zeros(NET) | {"input_hint_block.4.weight": torch.zeros(48, 16, 3, 3)}
+    with pytest.raises(IncompleteError) as caught:
+        open_control(save(tensors))
+    assert str(caught.value) == (
+        "'control.safetensors' is a Union ControlNet (cldm layout) whose tensor 'input_hint_block.4.bias' has the shape [32], but [48] follows "
+        "from its other tensors; download it again, or ask its author for a file of the ordinary architecture."
     )
     tensors = zeros(NET) | {"task_embedding": torch.zeros(0, 320)}
     with pytest.raises(IncompleteError, match="lacks 'task_embedding'"):
