@@ -7,9 +7,9 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
-from .nodes import apply, demo, inspect, load, preprocess, schedule, weight
+from .nodes import apply, demo, inspect, load, preprocess, schedule, sparse, weight
 
-SECTIONS = (load, apply, weight, schedule, preprocess, inspect, demo)
+SECTIONS = (load, sparse, apply, weight, schedule, preprocess, inspect, demo)
 DEMO_CONTROLS = Path(__file__).parent / "demo" / "weights" / "controlnet"
 
 

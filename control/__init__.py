@@ -7,8 +7,11 @@ from .control import Control
 from .control_lora import LoraControl
 from .errors import ControlError
 from .foreign import ForeignControl
+from .frame_indices import FrameIndices
 from .layer import Layer
+from .lllite import LLLiteNetwork
 from .network import EncoderNetwork
+from .sparsectrl import SparseControl
 
 __all__ = [
     "AdapterControl",
@@ -16,8 +19,11 @@ __all__ = [
     "ControlError",
     "EncoderNetwork",
     "ForeignControl",
+    "FrameIndices",
+    "LLLiteNetwork",
     "Layer",
     "LoraControl",
+    "SparseControl",
     "apply_control",
     "compose_controls",
     "layer_of",

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from .step import Step
 
 
+class SelfPlacing(comfy.controlnet.ControlBase):
+    """A control that holds all pictures of its layer, chooses those of each frame and places them itself."""
+
+    def place(self, layer: Layer, step: Step, area: Area | None) -> None:
+        """Makes ready for one call with chunks that show `area`."""
+        raise NotImplementedError
+
+
 @dataclass(eq=False)
 class PlacedHint:
     """Which hint the control holds now; None for the one it was given."""
@@ -50,6 +58,11 @@ class ForeignControl:
         control = self.control.copy()
         control.set_cond_hint(hint_bchw, strength, timestep_percent_range, vae=vae)
         return replace(self, control=control, placed=PlacedHint())
+
+    @property
+    def by_frame(self) -> bool:
+        """Whether it treats the latents of a batch differently even with one picture."""
+        return isinstance(self.control, SelfPlacing)
 
     @property
     def can_place(self) -> bool:
@@ -122,6 +135,9 @@ class ForeignControl:
 
         places = [step.place(row) for row in rows[: step.per_chunk]]
         area = step.place(rows[0])[1]
+        if isinstance(self.control, SelfPlacing):
+            self.control.place(layer, step, area)
+            return
         pictures = tuple(picture_for(layer, frame, step.total) for frame, _ in places)
         as_host = area is None and layer.takes_host_hint and step.total == step.per_chunk
         key: Hashable = None if as_host else (pictures, area, step.canvas, layer.placing)

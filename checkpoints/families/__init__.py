@@ -3,15 +3,26 @@
 from ..family import Family
 from .control_lora import CONTROL_LORA
 from .controlnet import CONTROLNET_CLDM, CONTROLNET_DIFFUSERS
+from .controlnext import CONTROLNEXT, CONTROLNEXT_VIDEO, UNET_WEIGHTS
+from .ctrlora import CTRLORA, CTRLORA_BASE
 from .difference import DIFFERENCE
+from .lllite import LLLITE
 from .named import CONTROLS, OTHER_CONTROLS, OTHER_FILES
+from .sparsectrl import SPARSE_RGB, SPARSE_SCRIBBLE
 from .t2i_adapter import T2I_DIFFUSERS, T2I_FULL, T2I_LIGHT
 from .union import UNION_CLDM, UNION_DIFFUSERS, UNION_TYPES
 
 # ControlNet stands after the families that contain its keys, and before everything that a full checkpoint may hold beside a control.
 FAMILIES: tuple[Family, ...] = (
     CONTROL_LORA,
+    CTRLORA,
+    CTRLORA_BASE,
     *CONTROLS,
+    CONTROLNEXT,
+    CONTROLNEXT_VIDEO,
+    LLLITE,
+    SPARSE_RGB,
+    SPARSE_SCRIBBLE,
     DIFFERENCE,
     UNION_DIFFUSERS,
     UNION_CLDM,
@@ -21,7 +32,8 @@ FAMILIES: tuple[Family, ...] = (
     T2I_FULL,
     T2I_LIGHT,
     *OTHER_CONTROLS,
+    UNET_WEIGHTS,
     *OTHER_FILES,
 )
 
-__all__ = ["CONTROLNET_CLDM", "CONTROLNET_DIFFUSERS", "FAMILIES", "UNION_TYPES"]
+__all__ = ["CONTROLNET_CLDM", "CONTROLNET_DIFFUSERS", "CTRLORA", "CTRLORA_BASE", "FAMILIES", "UNION_TYPES"]

@@ -15,14 +15,11 @@ ITS_OWN = "use the nodes made for this family, or choose a ControlNet file here"
 # Controls that other loaders know. Order matters where one family's keys are among another's.
 CONTROLS = (
     Family("an Anima ControlNet-LLLite", Starting("lllite_dit_blocks_"), STOCK_CONTROL),
-    Family("a ControlNet-LLLite", Starting("lllite_"), ADVANCED),
-    Family("a CtrLoRA", Containing("lora_layer."), ADVANCED),
     Family(
         "an SVD ControlNet",
         AllOf(Containing("temporal_res_block"), Containing("controlnet_")),
         ADVANCED,
     ),
-    Family("a SparseCtrl", AllOf(Containing("motion_modules"), Containing("controlnet_")), ADVANCED),
     Family(
         "a ControlNet-XS",
         AnyOf(
@@ -33,7 +30,6 @@ CONTROLS = (
         ),
         ITS_OWN,
     ),
-    Family("a ControlNeXt", AllOf("mid_convs.0.0.weight", "embedding.0.weight"), ITS_OWN),
 )
 
 # Controls whose keys share nothing with ControlNet's.
@@ -99,7 +95,11 @@ OTHER_FILES = (
         AllOf(Starting("model.diffusion_model."), AnyOf(Starting("first_stage_model."), Starting("vae."))),
         "load it with the stock node 'Load Checkpoint' and choose a ControlNet file here",
     ),
-    Family("an AnimateDiff motion module", Containing("motion_modules"), "load it with an AnimateDiff node"),
+    Family(
+        "an AnimateDiff motion module",
+        AllOf(Containing("motion_modules"), NoneOf(Containing("controlnet_"))),
+        "load it with an AnimateDiff node",
+    ),
     Family(
         "a diffusion model without a control in it",
         AnyOf(

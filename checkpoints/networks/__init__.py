@@ -1,0 +1,1 @@
+"""Modules of the networks that the host has no class for."""
