@@ -11,17 +11,20 @@ import torch
 from comfy_api.latest import io
 
 from ..checkpoints import Loaded, Opened, connected_base, open_control
-from ..checkpoints.adapter import AdapterHyperparameters
 from ..checkpoints.cache import FileStamp, WeakCache, file_stamp
 from ..checkpoints.difference import add_model
 from ..checkpoints.errors import NoModelError, UnionTypeError
 from ..checkpoints.families import UNION_TYPES
 from ..checkpoints.family import Match
 from ..checkpoints.load import read_weights
-from ..control import AdapterControl, Control, EncoderNetwork, ForeignControl, LoraControl
+from ..checkpoints.pair import pair
+from ..control import Control
+from ..control.layer import Source
+from .sources import SOURCES, UNPATCHED, Held
 from .text import show_text
 
 POOLING = ("auto", "on", "off")
+NO_BASE = "none"
 # Shuffle models were trained with it, and nothing in their weights says so; a name decides nothing, but it is worth a word.
 POOLED_BY_NAME = "shuffle"
 
@@ -77,6 +80,14 @@ class ControlComposerLoad(io.ComfyNode):
                     "told to it, or the one that the stock node Set Union ControlNet Type chose. For several types use one layer for each: "
                     "they run in one batch.",
                 ),
+                io.Combo.Input(
+                    "base_name",
+                    options=[NO_BASE, *folder_paths.get_filename_list("controlnet")],
+                    default=NO_BASE,
+                    optional=True,
+                    advanced=True,
+                    tooltip="For a LoRA file of CtrLoRA: the file of the base that it was trained on. All other files need none.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             outputs=[
@@ -92,28 +103,38 @@ class ControlComposerLoad(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, control_net_name: str, **_: Any) -> FileStamp | str:
-        path = folder_paths.get_full_path("controlnet", control_net_name)
-        return control_net_name if path is None else file_stamp(Path(path))
+    def fingerprint_inputs(
+        cls, control_net_name: str, base_name: str = NO_BASE, **_: Any
+    ) -> tuple[FileStamp | str, ...]:
+        names = (control_net_name,) if base_name == NO_BASE else (control_net_name, base_name)
+        paths = [folder_paths.get_full_path("controlnet", name) for name in names]
+        return tuple(name if path is None else file_stamp(Path(path)) for name, path in zip(names, paths, strict=True))
 
     @classmethod
     def execute(
-        cls, control_net_name: str, model: Any = None, pooling: str = "auto", union_type: str = "auto"
+        cls,
+        control_net_name: str,
+        model: Any = None,
+        pooling: str = "auto",
+        union_type: str = "auto",
+        base_name: str = NO_BASE,
     ) -> io.NodeOutput:
         path = Path(folder_paths.get_full_path_or_raise("controlnet", control_net_name))
-        source, description = load_source(path, model, pooling, union_type)
+        base = None if base_name == NO_BASE else Path(folder_paths.get_full_path_or_raise("controlnet", base_name))
+        source, description = load_source(path, model, pooling, union_type, base)
         show_text(cls, description)
         return io.NodeOutput(Control.unbound(source), description)
 
 
 def load_source(
-    path: Path, model: Any, pooling: str, union_type: str = "auto"
-) -> tuple[EncoderNetwork | ForeignControl, str]:
+    path: Path, model: Any, pooling: str, union_type: str = "auto", base: Path | None = None
+) -> tuple[Source, str]:
     """What computes the residuals of a file, and its description; a file that is in use already is not loaded twice.
 
-    Raises CheckpointError.
+    `base` is the second file of a control that comes in two. Raises CheckpointError.
     """
-    opened = open_control(path, None if model is None else connected_base(model))
+    connected = None if model is None else connected_base(model)
+    opened = pair(open_control(path, connected), None if base is None else open_control(base, connected))
     match = opened.match
     loader = match.family.loader
     assert loader is not None, "only families with a loader are matched"
@@ -129,26 +150,18 @@ def load_source(
     def load() -> tuple[Any, Facts]:
         loaded = opened.load() if not loader.adds_to_model else load_difference(opened, model)
         built = loaded.built
-        if loader.kind == "control lora":
+        if loader.kind in UNPATCHED:
             return built.module, Facts(match.describe(), None)
         patcher = comfy.model_patcher.CoreModelPatcher(built.module, built.load_device, built.offload_device)
         return patcher, Facts(loaded.describe(), built.manual_cast_dtype)
 
     with_model = model.patches_uuid if loader.adds_to_model else None
-    held, facts = NETWORKS.get((file_stamp(path), match.heads.count, match.heads.width, with_model), load)
+    files = tuple(file_stamp(file) for file in (path, base) if file is not None)
+    held, facts = NETWORKS.get((files, match.heads.count, match.heads.width, with_model), load)
     pooled, reason = resolve_pooling(pooling, match.pooling, path.name)
-    description = f"{facts.description}\npooling: {reason}"
-    if loader.kind == "control lora":
-        lora = LoraControl(held, path.name, match.base, pooled)
-        return ForeignControl(lora, path.name, match.base, (match.hyperparameters.hint_channels,)), description
-    if loader.kind == "adapter":
-        control = AdapterControl(held)
-        control.global_average_pooling = pooled
-        return ForeignControl(control, path.name, match.base, adapter_reads(match.hyperparameters)), description
-    if number is not None:
-        description += f"\ntype: {union_type}"
-    network = EncoderNetwork(held.model, held, path.name, match.base, pooled, facts.manual_cast_dtype, number)
-    return network, description
+    source = SOURCES[loader.kind](Held(held, match, path.name, pooled, facts.manual_cast_dtype, number))
+    words = [facts.description, f"pooling: {reason}", *([] if number is None else [f"type: {union_type}"])]
+    return source, "\n".join(words)
 
 
 def load_difference(opened: Opened, model: Any) -> Loaded:
@@ -173,11 +186,6 @@ def type_number(path: Path, match: Match, union_type: str) -> int | None:
         )
     position: int = names.index(union_type)
     return position
-
-
-def adapter_reads(net: AdapterHyperparameters) -> tuple[int, ...]:
-    """The host gives an adapter for gray hints the mean of a colour one."""
-    return (1, 3) if net.hint_channels == 1 else (net.hint_channels,)
 
 
 def resolve_pooling(choice: str, metadata: bool | None, name: str) -> tuple[bool, str]:

@@ -1,0 +1,86 @@
+"""From a loaded file to the source of layers: one function for each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..checkpoints.adapter import AdapterHyperparameters
+from ..checkpoints.family import Kind, Match
+from ..control import AdapterControl, EncoderNetwork, ForeignControl, LoraControl, SparseControl
+from ..control.ctrlora import CtrLoraNetwork
+from ..control.layer import Source
+from ..control.lllite import LLLiteNetwork
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is kept of a file, `value`: the patcher around its network, or for the kinds in UNPATCHED what its loader built."""
+
+    value: Any
+    match: Match
+    name: str
+    pooling: bool
+    manual_cast_dtype: torch.dtype | None
+    union_type: int | None
+
+
+UNPATCHED: tuple[Kind, ...] = ("control lora", "host")
+"""What the host puts into its memory management by itself."""
+
+
+def encoder(file: Held) -> Source:
+    patcher = file.value
+    return EncoderNetwork(
+        patcher.model,
+        patcher,
+        file.name,
+        file.match.base,
+        file.pooling,
+        file.manual_cast_dtype,
+        file.union_type,
+    )
+
+
+def adapter(file: Held) -> Source:
+    net: AdapterHyperparameters = file.match.hyperparameters
+    control = AdapterControl(file.value)
+    control.global_average_pooling = file.pooling
+    # The host gives an adapter for gray hints the mean of a colour one.
+    reads = (1, 3) if net.hint_channels == 1 else (net.hint_channels,)
+    return ForeignControl(control, file.name, file.match.base, reads)
+
+
+def control_lora(file: Held) -> Source:
+    lora = LoraControl(file.value, file.name, file.match.base, file.pooling)
+    return ForeignControl(lora, file.name, file.match.base, (file.match.hyperparameters.hint_channels,))
+
+
+def sparse(file: Held) -> Source:
+    control = SparseControl(file.value, file.name, file.match.base, file.manual_cast_dtype)
+    control.global_average_pooling = file.pooling
+    return ForeignControl(control, file.name, file.match.base, (file.match.hyperparameters.hint_channels,))
+
+
+def ctrlora(file: Held) -> Source:
+    patcher = file.value
+    return CtrLoraNetwork(
+        patcher.model, patcher, file.name, file.match.base, file.pooling, file.manual_cast_dtype, file.union_type
+    )
+
+
+def lllite(file: Held) -> Source:
+    return LLLiteNetwork(file.value.model, file.value, file.name, file.match.base, file.manual_cast_dtype)
+
+
+SOURCES: Mapping[Kind, Callable[[Held], Source]] = {
+    "encoder": encoder,
+    "adapter": adapter,
+    "control lora": control_lora,
+    "ctrlora": ctrlora,
+    "lllite": lllite,
+    "sparsectrl": sparse,
+}
