@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .ctrlora import CtrLoraHyperparameters
@@ -11,6 +11,31 @@ from .families import CTRLORA, CTRLORA_BASE
 from .family import Match
 from .load import Loaded, Opened, read_weights
 from .mapping import may_stay_mapped
+
+
+@dataclass(frozen=True, eq=False)
+class Pair(Opened):
+    """Both files, known and accounted for; `checkpoint` is the LoRA's, `match` what they are together."""
+
+    lora: Opened
+    base: Opened
+
+    def load(self) -> Loaded:
+        """The network of both: the base's weights, those that the LoRA replaces, and the products that it adds."""
+        loader = self.match.family.loader
+        assert loader is not None, "only families with a loader are matched"
+        base, lora = self.base.checkpoint, self.lora.checkpoint
+        weights = read_weights(base, self.match, mapped=may_stay_mapped(base.path))
+        weights |= read_weights(lora, self.lora.match, mapped=may_stay_mapped(lora.path))
+        return Loaded(self.match, loader.build(self.match, weights))
+
+
+def pair(opened: Opened, base: Opened | None) -> Opened:
+    """The control of a file and of the one that base_name tells, if any. Raises PairError where one needs the other, or has no use for it."""
+    if base is not None:
+        return Pair(opened.checkpoint, paired(opened, base), opened, base)
+    check_alone(opened.checkpoint.path, opened.match)
+    return opened
 
 
 def check_alone(path: Path, match: Match) -> None:
@@ -57,15 +82,6 @@ def paired(lora: Opened, base: Opened) -> Match:
         names=replaced,
         hyperparameters=replace(base.match.hyperparameters, rank=lora.match.hyperparameters.rank),
     )
-
-
-def load_pair(lora: Opened, base: Opened) -> Loaded:
-    """The network of both files: the base's weights, those that the LoRA replaces, and the products that it adds. Raises CheckpointError."""
-    match = paired(lora, base)
-    weights = read_weights(base.checkpoint, match, mapped=may_stay_mapped(base.checkpoint.path))
-    weights |= read_weights(lora.checkpoint, lora.match, mapped=may_stay_mapped(lora.checkpoint.path))
-    assert match.family.loader is not None
-    return Loaded(match, match.family.loader.build(match, weights))
 
 
 def encoder_of(match: Match) -> object:

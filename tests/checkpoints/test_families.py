@@ -26,7 +26,13 @@ EXAMPLES = {
     "a Control-LoRA": (*CLDM, "lora_controlnet", "input_blocks.1.0.in_layers.2.up"),
     "an Anima ControlNet-LLLite": ("lllite_conditioning1.conv1.weight", "lllite_dit_blocks_0_attn.down.weight"),
     "a ControlNet-LLLite": ("lllite_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.down.0.weight",),
-    "a CtrLoRA": (*CLDM, "input_blocks.1.1.transformer_blocks.0.attn1.to_q.lora_layer.up.weight"),
+    "a LoRA file of CtrLoRA": ("zero_convs.0.0.weight", "input_blocks.1.1.transformer_blocks.0.attn1.to_q.lora_layer.up.weight"),
+    "a CtrLoRA base": (
+        "zero_convs.0.0.weight",
+        "input_blocks.0.0.weight",
+        "middle_block_out.0.weight",
+        "input_blocks.1.1.transformer_blocks.0.attn1.to_q.lora_layer.up.weight",
+    ),
     "an SVD ControlNet": (*DIFFUSERS, "down_blocks.0.resnets.0.temporal_res_block.conv1.weight"),
     "a SparseCtrl": (
         "controlnet_cond_embedding.weight",
