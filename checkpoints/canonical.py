@@ -13,6 +13,8 @@ CONTROL_PREFIX = "control_model."
 MODEL_PREFIX = "model.diffusion_model."
 # These count only where every key has them.
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "controlnet.", "adapter.")
+# Beside such keys `control_model.` is a part of the names themselves (the layouts of ControlNet-XS before diffusers' adapter).
+BESIDE = ("down_zero_convs_out.", "enc_zero_convs_out.")
 # Marker tensors that tell a family and stand outside of the prefix.
 MARKERS = ("difference", "lora_controlnet")
 
@@ -40,7 +42,7 @@ def canonical(checkpoint: Checkpoint) -> Canonical:
     while wrapper := next((p for p in WRAPPER_PREFIXES if tensors and all(n.startswith(p) for n in tensors)), None):
         tensors = {name[len(wrapper) :]: info for name, info in tensors.items()}
         prefix += wrapper
-    if any(name.startswith(CONTROL_PREFIX) for name in tensors):
+    if any(name.startswith(CONTROL_PREFIX) for name in tensors) and not any(name.startswith(BESIDE) for name in tensors):
         inside = {n[len(CONTROL_PREFIX) :]: info for n, info in tensors.items() if n.startswith(CONTROL_PREFIX)}
         tensors = {name: tensors[name] for name in MARKERS if name in tensors} | inside
         prefix += CONTROL_PREFIX

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from .encoder import NO_ATTENTION, Shape
@@ -52,7 +53,7 @@ class XSHyperparameters:
     def hint_convolutions(self) -> list[tuple[int, int]]:
         """Widths before and after each convolution of the hint network between its first and last; every other one halves the size."""
         widths = [width for width in self.hint_widths for _ in range(2)]
-        return list(zip(widths[:-2], widths[1:-1], strict=True))
+        return list(pairwise(widths[:-1]))
 
     def parts(self) -> Iterator[XSPart]:
         """What stands beside each block of the model's encoder behind the first, in order."""

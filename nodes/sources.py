@@ -11,9 +11,11 @@ import torch
 from ..checkpoints.adapter import AdapterHyperparameters
 from ..checkpoints.family import Kind, Match
 from ..control import AdapterControl, EncoderNetwork, ForeignControl, LoraControl, SparseControl
+from ..control.controlnext import ControlNeXtNetwork
 from ..control.ctrlora import CtrLoraNetwork
 from ..control.layer import Source
 from ..control.lllite import LLLiteNetwork
+from ..control.xs import XSNetwork
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,21 @@ def lllite(file: Held) -> Source:
     return LLLiteNetwork(file.value.model, file.value, file.name, file.match.base, file.manual_cast_dtype)
 
 
+def controlnext(file: Held) -> Source:
+    return ControlNeXtNetwork(file.value.model, file.value, file.name, file.match.base, file.manual_cast_dtype)
+
+
+def xs(file: Held) -> Source:
+    return XSNetwork(file.value.model, file.value, file.name, file.match.base, file.manual_cast_dtype)
+
+
 SOURCES: Mapping[Kind, Callable[[Held], Source]] = {
     "encoder": encoder,
     "adapter": adapter,
     "control lora": control_lora,
+    "controlnext": controlnext,
     "ctrlora": ctrlora,
     "lllite": lllite,
     "sparsectrl": sparse,
+    "xs": xs,
 }

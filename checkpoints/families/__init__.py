@@ -11,6 +11,7 @@ from .named import CONTROLS, OTHER_CONTROLS, OTHER_FILES
 from .sparsectrl import SPARSE_RGB, SPARSE_SCRIBBLE
 from .t2i_adapter import T2I_DIFFUSERS, T2I_FULL, T2I_LIGHT
 from .union import UNION_CLDM, UNION_DIFFUSERS, UNION_TYPES
+from .xs import XS_ADAPTER, XS_MODEL, XS_ORIGINAL, XS_WHOLE
 
 # ControlNet stands after the families that contain its keys, and before everything that a full checkpoint may hold beside a control.
 FAMILIES: tuple[Family, ...] = (
@@ -20,6 +21,10 @@ FAMILIES: tuple[Family, ...] = (
     *CONTROLS,
     CONTROLNEXT,
     CONTROLNEXT_VIDEO,
+    XS_WHOLE,
+    XS_ADAPTER,
+    XS_MODEL,
+    XS_ORIGINAL,
     LLLITE,
     SPARSE_RGB,
     SPARSE_SCRIBBLE,

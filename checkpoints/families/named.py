@@ -20,16 +20,6 @@ CONTROLS = (
         AllOf(Containing("temporal_res_block"), Containing("controlnet_")),
         ADVANCED,
     ),
-    Family(
-        "a ControlNet-XS",
-        AnyOf(
-            "control_to_base_for_conv_in.weight",
-            Containing("base_to_ctrl"),
-            Containing("ctrl_to_base"),
-            Containing("enc_zero_convs_out."),
-        ),
-        ITS_OWN,
-    ),
 )
 
 # Controls whose keys share nothing with ControlNet's.
