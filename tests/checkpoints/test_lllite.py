@@ -16,46 +16,14 @@ from control_composer.checkpoints import load_checkpoint, open_control
 from control_composer.checkpoints.base import ConnectedBase
 from control_composer.checkpoints.errors import BaseMismatchError, IncompleteError
 from control_composer.checkpoints.families import FAMILIES
-from control_composer.checkpoints.lllite import LLLiteHyperparameters, LLLiteModule, place_of
+from control_composer.checkpoints.lllite import LLLiteHyperparameters, place_of
+from control_composer.tests.checkpoints.lllite_reference import module, published, random_lllite
 
 Save = Callable[..., Path]
 SD1 = ConnectedBase("SD1", 320, (1, 2, 4, 4), (2, 2, 2, 2), 768, None, 8, -1)
 SDXL = ConnectedBase("SDXL", 320, (1, 2, 4), (2, 2, 2), 2048, 2816, -1, 64)
 NARROW = ConnectedBase("custom", 32, (1, 2, 4, 4), (2, 2, 2, 2), 24, None, 4, -1)
 INPUTS = ("attn1_to_q", "attn1_to_k", "attn1_to_v", "attn2_to_q")
-
-
-def module(block: str, projection: str = "attn1_to_q", transformer: int = 0, **sizes: int) -> LLLiteModule:
-    name = f"lllite_unet_{block}_1_transformer_blocks_{transformer}_{projection}"
-    numbers = {"width": 64, "depth": 2, "embedding": 6, "bottleneck": 5} | sizes
-    return LLLiteModule(name=name, place=place_of(name), **numbers)
-
-
-def random_lllite(net: LLLiteHyperparameters, seed: int = 0) -> dict[str, Tensor]:
-    """The tensors of such a file, shapes as in the published class (kohya-ss/ControlNet-LLLite-ComfyUI)."""
-    generator = torch.Generator().manual_seed(seed)
-    tensors: dict[str, Tensor] = {}
-
-    def add(name: str, *shape: int) -> None:
-        fan_in = torch.tensor(shape[1:]).prod().item()
-        tensors[f"{name}.weight"] = torch.randn(shape, generator=generator) / fan_in**0.5
-        tensors[f"{name}.bias"] = torch.randn(shape[0], generator=generator) * 0.1
-
-    for one in net.modules:
-        name, half, whole, inner = one.name, one.embedding // 2, one.embedding, one.bottleneck
-        ones = (1, 1) if one.convolution else ()
-        add(f"{name}.conditioning1.0", half, net.hint_channels, 4, 4)
-        if one.depth == 1:
-            add(f"{name}.conditioning1.2", whole, half, 2, 2)
-        elif one.depth == 2:
-            add(f"{name}.conditioning1.2", whole, half, 4, 4)
-        else:
-            add(f"{name}.conditioning1.2", half, half, 4, 4)
-            add(f"{name}.conditioning1.4", whole, half, 2, 2)
-        add(f"{name}.down.0", inner, one.width, *ones)
-        add(f"{name}.mid.0", inner, inner + whole, *ones)
-        add(f"{name}.up.0", one.width, inner, *ones)
-    return tensors
 
 
 def sdxl(widths: tuple[int, int] = (640, 1280), **sizes: int) -> LLLiteHyperparameters:
@@ -260,27 +228,6 @@ def test_animas_is_another_family() -> None:
     assert [family.name for family in FAMILIES if family.condition.holds(anima)] == ["an Anima ControlNet-LLLite"]
 
 
-def published(tensors: dict[str, Tensor], name: str, tokens: Tensor, hint: Tensor) -> Tensor:
-    """What the published module adds to (rows, tokens, width), with its operations in its order."""
-    conv, relu = torch.nn.functional.conv2d, torch.relu
-
-    def layer(key: str) -> tuple[Tensor, Tensor]:
-        return tensors[f"{name}.{key}.weight"], tensors[f"{name}.{key}.bias"]
-
-    def linear(x: Tensor, key: str) -> Tensor:
-        weight, bias = layer(key)
-        return x @ weight.reshape(weight.shape[:2]).T + bias
-
-    keys = [key for key in (f"conditioning1.{n}" for n in (0, 2, 4)) if f"{name}.{key}.weight" in tensors]
-    x = hint * 2 - 1
-    for key in keys:
-        x = conv(x, *layer(key), stride=layer(key)[0].shape[-1])
-        x = x if key == keys[-1] else relu(x)
-    x = x.flatten(2).permute(0, 2, 1).repeat(len(tokens) // len(x), 1, 1)
-    x = torch.cat([x, relu(linear(tokens, "down.0"))], dim=2)
-    return linear(relu(linear(x, "mid.0")), "up.0")
-
-
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("convolution", [False, True])
 @torch.no_grad()
@@ -304,8 +251,8 @@ def test_modules_compute_what_the_published_ones_do(depth: int, convolution: boo
 @torch.no_grad()
 def test_weights_stay_in_the_file(save: Save) -> None:
     pytest.importorskip("comfy")
-    module = load_checkpoint(save(random_lllite(small()))).built.module
-    place = next(iter(module.places.values()))
+    network = load_checkpoint(save(random_lllite(small()))).built.module
+    place = next(iter(network.places.values()))
     # What is only taken apart is small: the part of `mid` for the hint.
     assert place.mid_hint.weight.untyped_storage().nbytes() == place.mid_hint.weight.nbytes
     assert place.down.weight.shape == (5, 64) and not place.down.weight.requires_grad
