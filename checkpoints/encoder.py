@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 # No attention module at all. A depth of 0 is a module whose projections stand without transformer blocks (SDXL small, middle).
 NO_ATTENTION = -1
@@ -103,7 +104,7 @@ def hint_convolutions(net: EncoderHyperparameters) -> list[tuple[int, int]]:
     """Input and output channels of the hint network's convolutions, in order."""
     widths = [net.hint_channels, *(width for width in net.hint_widths for _ in range(2))]
     widths[-1] = net.model_channels
-    return [*zip(widths[:-1], widths[1:], strict=True)]
+    return list(pairwise(widths))
 
 
 def _conv(name: str, in_channels: int, out_channels: int, kernel: int) -> dict[str, Shape]:

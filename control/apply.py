@@ -17,7 +17,6 @@ from .errors import ControlError
 from .foreign import ForeignControl
 from .layer import Layer, Source, check_pixels, hint_from_image
 from .network import EncoderNetwork
-from .patch_network import PatchNetwork
 from .placing import Fill, Placing, Sizing, check_aspect
 
 Conditioning = list[list[Any]]
@@ -46,17 +45,22 @@ def make_layer(
         source = EncoderNetwork.from_stock(control_net) or foreign_of(control_net, node)
     if isinstance(source, ForeignControl):
         source = source.with_hint(hint_bchw, strength, (start_percent, end_percent), vae)
-    elif isinstance(source, PatchNetwork):
+    elif source is not None:
         source = source.with_vae(vae)
     if source is None:
         raise ControlError(
             f"control_net of {node} has its layers already, but one fresh from a Load node was expected; "
             "connect the Load node to it."
         )
-    hooks = control_net.own_hooks if isinstance(control_net, Control) else getattr(control_net, "extra_hooks", None)
+    hooks = hooks_of(control_net)
     return check_pixels(
         Layer(source, hint_bchw, strength, start_percent, end_percent, extra_hooks=hooks, node=node, **settings)
     )
+
+
+def hooks_of(control_net: Any) -> Any:
+    """The hooks that were put on a CONTROL_NET, ours or the host's."""
+    return control_net.own_hooks if isinstance(control_net, Control) else getattr(control_net, "extra_hooks", None)
 
 
 def foreign_of(control_net: Any, node: str) -> ForeignControl:

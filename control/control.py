@@ -92,7 +92,7 @@ class Control(AreaAware):
         source = self.source
         if isinstance(source, ForeignControl):
             source = source.with_hint(cond_hint, strength, timestep_percent_range, vae)
-        elif isinstance(source, PatchNetwork):
+        elif source is not None:
             source = source.with_vae(vae)
         self.layers = (check_pixels(Layer(source, cond_hint, strength, *timestep_percent_range)),)
         return self
@@ -145,7 +145,7 @@ class Control(AreaAware):
                 pictures, _, height, width = layer.hint_bchw.shape
                 memory += layer.source.memory_requirements(pictures, height, width)
         return memory + activation_bytes(
-            (layer.source, layer.hint_bchw) for layer in self.acting if isinstance(layer.source, EncoderNetwork)
+            (layer.source, layer.hints) for layer in self.acting if isinstance(layer.source, EncoderNetwork)
         )
 
     def pre_run(self, model: Any, percent_to_timestep_function: Callable[[float], Any]) -> None:

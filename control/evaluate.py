@@ -157,32 +157,33 @@ def encode(network: EncoderNetwork, segments: Sequence[Segment], step: Step) -> 
         pick(step.timesteps),
         pick(comfy.model_management.cast_to_device(context, x.device, dtype)),
         None if y is None else pick(comfy.model_base.convert_tensor(y, dtype, x.device)),
-        [union_type(segment) for segment in segments for _ in segment.rows],
+        [segment.evaluation.layer.told for segment in segments for _ in segment.rows],
     )
-
-
-def union_type(segment: Segment) -> int | None:
-    source = segment.evaluation.source
-    return source.union_type if isinstance(source, EncoderNetwork) else None
 
 
 def embedding_rows(evaluation: Evaluation, rows: Sequence[int], step: Step) -> Tensor:
     """One hint embedding for each row, or a single one where all rows have the same."""
-    layer, network = evaluation.layer, evaluation.source
-    # Its own network: the others of a pass have the same module, but not always the same type of hint.
-    assert isinstance(network, EncoderNetwork)
-    wanted = pictures_of(layer, rows, step)
-    embedding = step.run.embeddings.get(
-        network, layer.hint_bchw, layer.placing, wanted, step.canvas, step.x_noisy.device
-    )
-    assert isinstance(embedding, Tensor)
-    return embedding
+    layer = evaluation.layer
+    # Its own networks: the others of a pass have the same module, but not always the same types of hint.
+    parts = [
+        step.run.embeddings.get(
+            network, hint, layer.placing, pictures_of(layer, rows, step, len(hint)), step.canvas, step.x_noisy.device
+        )
+        for network, hint in layer.readings
+    ]
+    whole = parts[0]
+    assert isinstance(whole, Tensor)
+    for part in parts[1:]:
+        whole = whole + part
+    return whole
 
 
-def pictures_of(layer: Layer, rows: Sequence[int], step: Step) -> list[tuple[int, Area | None]]:
-    """For each row the picture that it shows, and in which area."""
+def pictures_of(
+    layer: Layer, rows: Sequence[int], step: Step, pictures: int | None = None
+) -> list[tuple[int, Area | None]]:
+    """For each row the picture that it shows, of the layer's hint or of another of so many `pictures`, and in which area."""
     wanted = []
     for row in rows:
         frame, area = step.place(row)
-        wanted.append((picture_for(layer, frame, step.total), area))
+        wanted.append((picture_for(layer, frame, step.total, pictures), area))
     return wanted

@@ -17,9 +17,10 @@ from ..residuals.schedules import Schedule
 from ..residuals.weights import BlockWeights, BlockWeightsError, Flat
 from .errors import ControlError
 from .foreign import ForeignControl
-from .network import HINT_PIXELS_PER_CELL, EncoderNetwork
+from .network import HINT_PIXELS_PER_CELL, EncoderNetwork, type_name
 from .patch_network import PatchNetwork
 from .placing import Placing
+from .union import UnionHint, check_union
 
 Source = EncoderNetwork | ForeignControl | PatchNetwork
 """What makes of a hint what is added to the UNet."""
@@ -32,7 +33,8 @@ class Layer:
     `hint_bchw` is (N, channels, H, W) in 0..1 at the picture's own size. `uncond_strength` multiplies the rows of the unconditional branch:
     1 treats both alike, 0 is conditional only. `mask` (N, H, W) in 0..1 covers the hint's picture, and so lies on the canvas where the hint lies.
     `overlapping` are other layers with masks: where all these masks together exceed 1 they are divided by their sum. `master` is the strength
-    of the whole that the layer is part of. `node` names the node in messages. Raises ControlError for settings that cannot be meant.
+    of the whole that the layer is part of. `union` are all hints, `hint_bchw` among them, where a union network reads several in one pass.
+    `node` names the node in messages. Raises ControlError for settings that cannot be meant.
     """
 
     source: Source
@@ -51,6 +53,7 @@ class Layer:
     master: float = 1.0
     extra_hooks: Any = None
     node: str = "Apply Control"
+    union: tuple[UnionHint, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -70,6 +73,15 @@ class Layer:
         if not isinstance(self.source, ForeignControl):
             check_hint(self.hint_bchw, self.source.hint_channels, self.source.name, self.node)
             self.block_weights(self.source.blocks(NOMINAL_LATENT, NOMINAL_LATENT))  # refused here, not while sampling
+            if self.union:
+                check_union(self.union, self.source, self.node)
+                for hint in self.union:
+                    check_hint(
+                        hint.hint_bchw,
+                        self.source.hint_channels,
+                        self.source.name,
+                        f"{self.node} ({type_name(hint.union_type)})",
+                    )
         elif self.source.reads:
             found = self.hint_bchw.shape[1] if self.hint_bchw.ndim == 4 else 0
             channels = found if found in self.source.reads else self.source.reads[-1]
@@ -90,6 +102,26 @@ class Layer:
         return "the mask is empty" if self.mask is not None and not bool((self.mask > 0).any()) else ""
 
     @property
+    def hints(self) -> tuple[Tensor, ...]:
+        """The pictures of each hint, (N, channels, H, W)."""
+        return tuple(hint.hint_bchw for hint in self.union) or (self.hint_bchw,)
+
+    @cached_property
+    def readings(self) -> tuple[tuple[Any, Tensor], ...]:
+        """Each hint after the network as it reads it; what is read of several is added up."""
+        if not self.union:
+            return ((self.source, self.hint_bchw),)
+        assert isinstance(self.source, EncoderNetwork)
+        return tuple((hint.read_by(self.source), hint.hint_bchw) for hint in self.union)
+
+    @property
+    def told(self) -> tuple[int, ...]:
+        """The types of hint that a union network is told."""
+        if self.union:
+            return tuple(hint.union_type for hint in self.union)
+        return self.source.told if isinstance(self.source, EncoderNetwork) else ()
+
+    @property
     def gain(self) -> float:
         """The factor of everything it adds, before its schedule; a foreign control has its strength inside already."""
         return self.master * (1.0 if isinstance(self.source, ForeignControl) else self.strength)
@@ -101,8 +133,9 @@ class Layer:
     @property
     def by_frame(self) -> bool:
         """Whether latents of one batch may be treated differently."""
-        pictures = max(self.hint_bchw.shape[0], 1 if self.mask is None else self.mask.shape[0])
-        return pictures > 1 or self.schedule is not None
+        pictures = max(*(hint.shape[0] for hint in self.hints), 1 if self.mask is None else self.mask.shape[0])
+        itself = isinstance(self.source, ForeignControl) and self.source.by_frame
+        return pictures > 1 or self.schedule is not None or itself
 
     @property
     def takes_host_hint(self) -> bool:
@@ -161,7 +194,7 @@ def check_pixels(layer: Layer) -> Layer:
     # Picture by picture, because the answer is as large as what is asked.
     if isinstance(layer.source, ForeignControl) and not layer.source.reads:
         return layer
-    if not all(bool(torch.isfinite(picture).all()) for picture in layer.hint_bchw):
+    if not all(bool(torch.isfinite(picture).all()) for hint in layer.hints for picture in hint):
         raise ControlError(
             f"image of {layer.node} has pixels that are NaN or infinite, but numbers from 0 to 1 were expected by {layer.source.name}; "
             "check the node that makes the picture."

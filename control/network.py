@@ -6,7 +6,7 @@ import copy
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import comfy.cldm.cldm
 import comfy.controlnet
@@ -33,7 +33,8 @@ class EncoderNetwork:
 
     The host's `forward` embeds the hint anew at every step. Here it is a step of its own, so that the result can be kept. `name` (the file)
     and `base` (SD1, SD2, SDXL) are for messages only; `pooling` averages each residual over its area (the shuffle models). `union_type` says which of
-    its types of hint a union network reads; without one it reads the hint as a plain network would.
+    its types of hint a union network reads; without one it reads the hint as a plain network would. `hint_strength` is that of a hint that
+    it reads together with others, in one pass.
     """
 
     module: Any
@@ -43,6 +44,7 @@ class EncoderNetwork:
     pooling: bool = False
     manual_cast_dtype: torch.dtype | None = None
     union_type: int | None = None
+    hint_strength: float = 1.0
 
     pixels_per_cell: ClassVar[int] = HINT_PIXELS_PER_CELL
 
@@ -70,19 +72,20 @@ class EncoderNetwork:
         return cls(module, patcher, name, base, pooling, manual_cast_dtype)
 
     @classmethod
-    def from_stock(cls, control: Any) -> EncoderNetwork | None:
+    def from_stock(cls, control: Any, union: bool = False) -> EncoderNetwork | None:
         """The network inside a stock `comfy.controlnet.ControlNet`, sharing its patcher; None if it is more than a plain encoder.
 
-        Union networks, Control-LoRAs, transformers and controls that read latents stay with the host's own arithmetic.
+        Union networks, Control-LoRAs, transformers and controls that read latents stay with the host's own arithmetic. With `union` it is a union
+        network or None, whatever type the stock node chose for it.
         """
         module: Any = getattr(control, "control_model", None)
         plain = (
             type(control) is comfy.controlnet.ControlNet
             and type(module) is comfy.cldm.cldm.ControlNet
-            and module.control_add_embedding is None
+            and (module.control_add_embedding is not None) == union
             and control.latent_format is None
             and not control.concat_mask
-            and not control.extra_args
+            and (union or not control.extra_args)
             and control.compression_ratio == HINT_PIXELS_PER_CELL
             and control.strength_type is comfy.controlnet.StrengthType.CONSTANT
         )
@@ -113,7 +116,7 @@ class EncoderNetwork:
     @property
     def embedding_key(self) -> Hashable:
         """Equal for two networks that embed a hint alike."""
-        return (self.key, self.dtype, self.union_type)
+        return (self.key, self.dtype, self.union_type, self.hint_strength)
 
     @property
     def control_types(self) -> int:
@@ -127,13 +130,15 @@ class EncoderNetwork:
         if not known:
             return self
         if union_type is not None and not 0 <= union_type < known:
-            names = list(UNION_CONTROLNET_TYPES)
-            name = names[union_type] if 0 <= union_type < len(names) else str(union_type)
             raise ControlError(
-                f"{self.name} is a union ControlNet of the types {', '.join(names[:known])}, but the type {name} was asked for; choose one of "
-                "its types, or another file."
+                f"{self.name} is a union ControlNet of the types {', '.join(map(type_name, range(known)))}, but the type "
+                f"{type_name(union_type)} was asked for; choose one of its types, or another file."
             )
         return replace(self, union_type=union_type)
+
+    def with_vae(self, vae: Any) -> Self:
+        """The same with the VAE that an Apply or Layer node was given. Raises ControlError where one is needed and there is none."""
+        return self
 
     @property
     def dtype(self) -> torch.dtype:
@@ -144,6 +149,12 @@ class EncoderNetwork:
     @property
     def hint_channels(self) -> int:
         return int(self.module.input_hint_block[0].in_channels)
+
+    @property
+    def hint_width(self) -> int:
+        """Channels of the hint network at the size of the picture: 16, or 48 in some union networks."""
+        block = getattr(self.module, "input_hint_block", None)
+        return 16 if block is None else int(block[0].out_channels)
 
     @property
     def model_channels(self) -> int:
@@ -171,19 +182,29 @@ class EncoderNetwork:
         embedding: Tensor = net.input_hint_block(hint_bchw.to(self.dtype), None, None)
         if self.union_type is None:
             return embedding
+        # As published, the small transformer is given no token but this one: hints are read alone and added up, and its output depends neither on
+        # the other hints nor on the latent (union.py).
         token = embedding.mean(dim=(2, 3)) + net.task_embedding[self.union_type].to(embedding)
+        if self.hint_strength != 1:
+            token = token * self.hint_strength
         of_type: Tensor = net.spatial_ch_projs(net.transformer_layes(token.unsqueeze(1))[:, 0])
-        return embedding + of_type.unsqueeze(-1).unsqueeze(-1)
+        read = embedding + of_type.unsqueeze(-1).unsqueeze(-1)
+        return read if self.hint_strength == 1 else read * self.hint_strength
 
-    def type_embedding(self, types: Sequence[int | None], like: Tensor) -> Tensor:
-        """A union network's part of the time embedding, one row for each type, or a single one where all are the same."""
+    @property
+    def told(self) -> tuple[int, ...]:
+        """The types that a union network is told beside the timestep."""
+        return () if self.union_type is None else (self.union_type,)
+
+    def type_embedding(self, types: Sequence[tuple[int, ...]], like: Tensor) -> Tensor:
+        """A union network's part of the time embedding: one row for the types of each row, or a single one where all have the same."""
         net = self.module.control_add_embedding
         if len(set(types)) == 1:
             types = types[:1]
         chosen = torch.zeros(len(types), net.num_control_type, device=like.device)
-        for row, union_type in enumerate(types):
-            if union_type is not None:
-                chosen[row, union_type] = 1.0
+        for row, numbers in enumerate(types):
+            for number in numbers:
+                chosen[row, number] = 1.0
         features = timestep_embedding(chosen.flatten(), net.in_dim, repeat_only=False).to(like.dtype)
         embedding: Tensor = net.linear_2(silu(net.linear_1(features.reshape(len(types), -1))))
         return embedding
@@ -195,19 +216,19 @@ class EncoderNetwork:
         timesteps: Tensor,
         context: Tensor,
         y: Tensor | None = None,
-        types: Sequence[int | None] = (),
+        types: Sequence[tuple[int, ...]] = (),
     ) -> Residuals:
         """One residual per encoder block and one for the middle, each (B, channels, h, w) in the network's dtype.
 
         `x` (B, C, h, w) is the latent as the UNet sees it, `hint_embedding` has B rows or one, `timesteps` is (B,), `context` (B, tokens,
-        context_dim), `y` (B, adm channels) for networks that have them, `types` (B) for union networks, where the rows' types differ. The arithmetic is that of `comfy.cldm.cldm.ControlNet.forward`.
+        context_dim), `y` (B, adm channels) for networks that have them, `types` (B) are those that a union network is told for each row, its own if empty. The arithmetic is that of `comfy.cldm.cldm.ControlNet.forward`.
         """
         net, dtype = self.module, self.dtype
         x, context = x.to(dtype), context.to(dtype)
         embedded_time = timestep_embedding(timesteps.to(dtype), net.model_channels, repeat_only=False).to(dtype)
         emb = net.time_embed(embedded_time)
         if self.control_types:
-            emb = emb + self.type_embedding(types or (self.union_type,), emb)
+            emb = emb + self.type_embedding(types or (self.told,), emb)
         if net.num_classes is not None:
             if y is None:
                 raise ControlError(
@@ -219,15 +240,24 @@ class EncoderNetwork:
         output = []
         h = x
         for index, (block, zero_convolution) in enumerate(zip(net.input_blocks, net.zero_convs, strict=True)):
-            h = block(h, emb, context)
-            if index == 0:
-                h = h + hint_embedding.to(dtype)
+            h = block(h, emb, context) if index else self.first_block(h, hint_embedding.to(dtype), emb, context)
             output.append(zero_convolution(h, emb, context))
         h = net.middle_block(h, emb, context)
         middle = net.middle_block_out(h, emb, context)
         if self.pooling:
             output, middle = [pool(residual) for residual in output], pool(middle)
         return Residuals(output=tuple(output), middle=(middle,))
+
+    def first_block(self, x: Tensor, hint_embedding: Tensor, emb: Tensor, context: Tensor) -> Tensor:
+        """What the encoder's first block makes of the latent, plus the hint, which may have a single row."""
+        h: Tensor = self.module.input_blocks[0](x, emb, context)
+        return h + hint_embedding
+
+
+def type_name(number: int) -> str:
+    """A union network's type of hint as the host names it."""
+    names = list(UNION_CONTROLNET_TYPES)
+    return names[number] if 0 <= number < len(names) else f"type {number}"
 
 
 def pool(residual: Tensor) -> Tensor:

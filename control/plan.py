@@ -94,8 +94,7 @@ def evaluations_of(acts: Iterable[Act]) -> list[Evaluation]:
             network = source
             key = (
                 network_key(network),
-                network.embedding_key,
-                picture_key(layer.hint_bchw),
+                tuple((reading.embedding_key, picture_key(hint)) for reading, hint in layer.readings),
                 layer.placing,
                 layer.batch,
             )
@@ -138,9 +137,9 @@ def passes(evaluations: Sequence[Evaluation], rows_per_pass: Callable[[int], int
     yield from (group for group in waiting.values() if group)
 
 
-def picture_for(layer: Layer, frame: int, total: int) -> int:
-    """The hint for a latent. Raises ControlError where hints and latents differ in number in a way that cannot be meant."""
+def picture_for(layer: Layer, frame: int, total: int, pictures: int | None = None) -> int:
+    """The hint for a latent, of as many `pictures` as the layer's hint has, or of another number. Raises ControlError where hints and latents differ in number in a way that cannot be meant."""
     try:
-        return picture_of(frame, layer.hint_bchw.shape[0], total, layer.batch)
+        return picture_of(frame, pictures or layer.hint_bchw.shape[0], total, layer.batch)
     except BatchError as problem:
         raise ControlError(f"The hints for {layer.source.name} do not go with the batch: {problem}") from None

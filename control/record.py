@@ -67,6 +67,8 @@ class LayerInfo:
     start_percent: float = 0.0
     end_percent: float = 1.0
     enabled: bool = True
+    types: str = ""
+    """The types of hint that a union network was told."""
     weights: str = ""
     schedule: str = ""
     mask: str = ""

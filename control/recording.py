@@ -12,6 +12,7 @@ from ..residuals.moments import percents_of, step_of
 from ..residuals.weights import Flat
 from .foreign import ForeignControl
 from .layer import Layer
+from .network import type_name
 from .patch_network import PatchNetwork
 from .plan import Act, picture_for
 from .record import LayerInfo, LayerStep, Record, Stopwatch
@@ -30,7 +31,7 @@ def new_record(layers: Sequence[Layer], model: Any, inspect: bool) -> Record:
 def info(number: int, layer: Layer) -> LayerInfo:
     source = layer.source
     patcher = None if isinstance(source, ForeignControl) else source.patcher
-    pictures, _, height, width = layer.hint_bchw.shape
+    height, width = layer.hint_bchw.shape[-2:]
     return LayerInfo(
         number=number,
         name=source.name,
@@ -39,18 +40,24 @@ def info(number: int, layer: Layer) -> LayerInfo:
         start_percent=layer.start_percent,
         end_percent=layer.end_percent,
         enabled=layer.enabled,
+        types=", ".join([str(hint) for hint in layer.union] or map(type_name, layer.told)),
         weights="" if layer.weights == Flat() else str(layer.weights),
         schedule="" if layer.schedule is None else str(layer.schedule),
         mask="" if layer.mask is None else mask_in_words(layer),
         balance="" if layer.uncond_strength == 1 else f"unconditional branch × {layer.uncond_strength:g}",
         batch="" if layer.batch == "cycle" else layer.batch,
         sizing="" if layer.placing.sizing == "crop" else f"{layer.placing.sizing}, {layer.placing.fill}",
-        pictures=pictures,
+        pictures=most_pictures(layer),
         hint_height=height,
         hint_width=width,
         weights_bytes=0 if patcher is None else int(patcher.model_size()),
         inside=isinstance(source, PatchNetwork),
     )
+
+
+def most_pictures(layer: Layer) -> int:
+    """Of the hint that has most."""
+    return max(len(hint) for hint in layer.hints)
 
 
 def mask_in_words(layer: Layer) -> str:
@@ -83,7 +90,7 @@ def record_run(
     if not isinstance(layer.source, ForeignControl):
         pixels = layer.source.pixels_per_cell
         size = (step.size[0] * pixels, step.size[1] * pixels)
-        pictures = tuple(picture_for(layer, frame, step.total) for frame in step.frames)
+        pictures = tuple(picture_for(layer, frame, step.total, most_pictures(layer)) for frame in step.frames)
         found = {"gain": act.gain, "hint_size": size, "pictures": pictures}
         if number not in record.embedding_bytes:
             record.embedding_bytes[number] = step.run.embeddings.new_bytes()

@@ -69,7 +69,7 @@ def _settings(layer: LayerInfo) -> list[str]:
 
 
 def _words(layer: LayerInfo) -> dict[str, str]:
-    return {name: getattr(layer, name) for name in ("weights", "schedule", "mask", "balance", "batch", "sizing")}
+    return {name: getattr(layer, name) for name in ("types", "weights", "schedule", "mask", "balance", "batch", "sizing")}
 
 
 def _cost(record: Record, layer: LayerInfo, ran: Sequence[LayerStep], numbers: dict[int, int]) -> str:

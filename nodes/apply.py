@@ -102,6 +102,60 @@ def condition_inputs() -> list[io.Input]:
     ]
 
 
+def layer_inputs() -> list[io.Input]:
+    """What a layer has beside its condition."""
+    return [
+        io.Boolean.Input(
+            "enabled",
+            default=True,
+            optional=True,
+            tooltip="Off: the layer stays in the graph, is not loaded and costs nothing.",
+        ),
+        io.Boolean.Input(
+            "invert_mask",
+            default=False,
+            optional=True,
+            advanced=True,
+            tooltip="The control acts where the mask is black.",
+        ),
+        io.Float.Input(
+            "feather_mask",
+            default=0.0,
+            min=0.0,
+            max=1024.0,
+            step=1.0,
+            optional=True,
+            advanced=True,
+            tooltip="Width in pixels of the mask over which its edges become soft.",
+        ),
+        io.Combo.Input(
+            "sizing",
+            options=list(SIZINGS),
+            default="crop",
+            optional=True,
+            tooltip="How hint and mask come to the latent's aspect. crop: cut off around the centre, as the stock nodes do. "
+            "fit: the whole hint, with margins. stretch: the whole hint, out of proportion.",
+        ),
+        io.Combo.Input(
+            "fill",
+            options=list(FILLS),
+            default="black",
+            optional=True,
+            advanced=True,
+            tooltip="What the hint's margins hold under fit: black (no edges, far away), white, or its own edge drawn out. "
+            "A mask is 0 there.",
+        ),
+        io.Combo.Input(
+            "batch",
+            options=list(BATCH_POLICIES),
+            default="cycle",
+            optional=True,
+            tooltip="When there are fewer hints than latents. cycle: start over, 1 2 1 2. repeat: an equal share each, 1 1 2 2. "
+            "hold last: 1 2 2 2. error: refuse. A single hint serves all.",
+        ),
+    ]
+
+
 class ControlComposerApply(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -172,54 +226,7 @@ class ControlComposerLayer(io.ComfyNode):
             ],
             inputs=[
                 *condition_inputs(),
-                io.Boolean.Input(
-                    "enabled",
-                    default=True,
-                    optional=True,
-                    tooltip="Off: the layer stays in the graph, is not loaded and costs nothing.",
-                ),
-                io.Boolean.Input(
-                    "invert_mask",
-                    default=False,
-                    optional=True,
-                    advanced=True,
-                    tooltip="The control acts where the mask is black.",
-                ),
-                io.Float.Input(
-                    "feather_mask",
-                    default=0.0,
-                    min=0.0,
-                    max=1024.0,
-                    step=1.0,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Width in pixels of the mask over which its edges become soft.",
-                ),
-                io.Combo.Input(
-                    "sizing",
-                    options=list(SIZINGS),
-                    default="crop",
-                    optional=True,
-                    tooltip="How hint and mask come to the latent's aspect. crop: cut off around the centre, as the stock nodes do. "
-                    "fit: the whole hint, with margins. stretch: the whole hint, out of proportion.",
-                ),
-                io.Combo.Input(
-                    "fill",
-                    options=list(FILLS),
-                    default="black",
-                    optional=True,
-                    advanced=True,
-                    tooltip="What the hint's margins hold under fit: black (no edges, far away), white, or its own edge drawn out. "
-                    "A mask is 0 there.",
-                ),
-                io.Combo.Input(
-                    "batch",
-                    options=list(BATCH_POLICIES),
-                    default="cycle",
-                    optional=True,
-                    tooltip="When there are fewer hints than latents. cycle: start over, 1 2 1 2. repeat: an equal share each, 1 1 2 2. "
-                    "hold last: 1 2 2 2. error: refuse. A single hint serves all.",
-                ),
+                *layer_inputs(),
             ],
             outputs=[
                 ControlLayer.Output("layer", display_name="layer", tooltip="For Compose Controls."),

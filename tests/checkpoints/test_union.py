@@ -114,7 +114,7 @@ def test_residuals_equal_both_classes(types: int, save: Save) -> None:
     three = [network.with_type(number) for number in (2, None, 5)]
     hints = torch.cat([one.embed_hint(hint) for one in three])
     rows = network.residuals(
-        x.repeat(3, 1, 1, 1), hints, time.repeat(3), context.repeat(3, 1, 1), y.repeat(3, 1), [2, None, 5]
+        x.repeat(3, 1, 1, 1), hints, time.repeat(3), context.repeat(3, 1, 1), y.repeat(3, 1), [(2,), (), (5,)]
     )
     for row, alone in enumerate((seen[2], untyped.middle[0], seen[5])):
         assert float((rows.middle[0][row] - alone[0]).abs().max() / alone.abs().max()) <= 1e-5  # type: ignore[index]
