@@ -1,13 +1,16 @@
 """Time and peak memory of loading a ControlNet file: our loader against the stock one, each in a fresh process.
 
-    python host.py python benchmarks/loading.py [--dtype float16 ...] [--format pth] [--folder WHERE_1.5_GB_FIT] [--rounds 3]
+    python host.py python benchmarks/loading.py [--dtype float16 ...] [--format pth] [--keep] [--folder WHERE_1.5_GB_FIT] [--rounds 3]
 
 The file has SD1.5's architecture and random weights, in cldm layout, and is in the page cache. The processes take turns; the best of the rounds
-counts. Each one loads the file and then evaluates the network once (one 64 × 64 picture), because weights that are only mapped could shift
+counts, in seconds of the clock and, since other work makes those longer, of the processor. Each one loads the file and then evaluates the network once (one 64 × 64 picture), because weights that are only mapped could shift
 their cost there; the results of both must be the same bytes.
 
 Peak memory, less what stood before the load (Linux only), in two ways: "resident" has the mapped pages of the file in it, "own" has not (RssAnon, looked
 at every few milliseconds), which is what the system cannot take back without swapping.
+
+A CPU computes in fp32, to which the host converts the file's numbers when it loads them; with --keep it holds them in the file's dtype and converts at
+each use (its own options --fp16-unet and so on), as it does on a GPU.
 """
 
 from __future__ import annotations
@@ -15,9 +18,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import hashlib
-import json
-import subprocess
-import sys
+import multiprocessing
 import tempfile
 import threading
 import time
@@ -30,6 +31,8 @@ import torch
 
 # On the CPU wherever it runs; before the host's other modules.
 comfy.cli_args.args.cpu = True
+
+import comfy.controlnet  # noqa: E402
 
 from control_composer.benchmarks.surroundings import commit, hardware  # noqa: E402
 from control_composer.checkpoints import load_checkpoint, open_control  # noqa: E402
@@ -48,29 +51,38 @@ SD1 = EncoderHyperparameters(
     adm_in_channels=None,
 )
 LOADERS = ("stock", "ours")
-DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn")
-MEASURES = ("seconds", "with first evaluation", "resident", "own")
+# What the host calls the option by which it keeps a dtype.
+KEEP = {
+    "float32": "fp32_unet",
+    "float16": "fp16_unet",
+    "bfloat16": "bf16_unet",
+    "float8_e4m3fn": "fp8_e4m3fn_unet",
+    "float8_e5m2": "fp8_e5m2_unet",
+}
+MEASURES = {
+    "seconds": "{:5.2f} s",
+    "processor": "processor {:5.2f} s",
+    "with first evaluation": "with first evaluation {:5.2f} s",
+    "resident": "peak: resident {:5.0f} MiB",
+    "own": "own {:5.0f} MiB",
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--dtype", nargs="+", default=["float32", "float16"], choices=DTYPES, help="what the file holds"
-    )
+    parser.add_argument("--dtype", nargs="+", default=["float32", "float16"], choices=KEEP, help="what the file holds")
     parser.add_argument("--format", default="safetensors", choices=["safetensors", "pth"])
+    parser.add_argument("--keep", action="store_true", help="the host holds the weights in the file's dtype")
     parser.add_argument("--folder", type=Path, help="where the file is written for the time of the run")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--measure", nargs=2, metavar=("LOADER", "FILE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.measure:
-        print(json.dumps(measure(options.measure[0], Path(options.measure[1]))))
-        return
     print(f"{datetime.date.today()}, {commit()}, {hardware()}, torch {torch.__version__}; SD1.5, computed in fp32")
     for dtype in options.dtype:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             path = write(Path(folder) / f"control.{options.format}", getattr(torch, dtype))
-            print(f"{dtype}, {options.format} file of {path.stat().st_size / 2**20:.0f} MiB")
-            report(path, options.rounds)
+            kept = ", kept in its dtype" if options.keep else ""
+            print(f"{dtype}, {options.format} file of {path.stat().st_size / 2**20:.0f} MiB{kept}")
+            report(path, options.rounds, KEEP[dtype] if options.keep else "")
 
 
 def write(path: Path, dtype: torch.dtype) -> Path:
@@ -82,23 +94,19 @@ def write(path: Path, dtype: torch.dtype) -> Path:
     return path
 
 
-def report(path: Path, rounds: int) -> None:
+def report(path: Path, rounds: int, host_option: str) -> None:
+    # Each process is the copy of one that has imported the host and done nothing else.
+    fresh = multiprocessing.get_context("forkserver")
     runs: dict[str, list[dict[str, Any]]] = {loader: [] for loader in LOADERS}
     for _ in range(rounds):
         for loader in LOADERS:
-            command = [sys.executable, __file__, "--measure", loader, str(path)]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            runs[loader].append(json.loads(output.splitlines()[-1]))
+            with fresh.Pool(1) as process:
+                runs[loader].append(process.apply(measure, (loader, path, host_option)))
     best = {loader: {key: min(run[key] for run in runs[loader]) for key in MEASURES} for loader in LOADERS}
     for loader in LOADERS:
-        seconds, both, resident, own = best[loader].values()
-        print(
-            f"  {loader:6}  {seconds:5.2f} s  with first evaluation {both:5.2f} s  peak: resident {resident:5.0f} MiB, own {own:5.0f} MiB"
-        )
-    ratios = [best["ours"][key] / best["stock"][key] for key in MEASURES]
-    print(
-        "  ratio   {:5.2f}    with first evaluation {:5.2f}    peak: resident {:5.2f},     own {:5.2f}".format(*ratios)
-    )
+        print(f"  {loader:6} ", "  ".join(words.format(best[loader][key]) for key, words in MEASURES.items()))
+    ratios = {key: best["ours"][key] / max(best["stock"][key], 1e-9) for key in MEASURES}
+    print("  ratio  ", "  ".join(f"{key} {ratio:.2f}" for key, ratio in ratios.items()))
     same = len({run["result"] for loader in LOADERS for run in runs[loader]}) == 1
     times = []
     for _ in range(5):
@@ -108,21 +116,22 @@ def report(path: Path, rounds: int) -> None:
     print(f"  results {'identical' if same else 'DIFFERENT'}; detection alone: {min(times):.1f} ms")
 
 
-def measure(loader: str, path: Path) -> dict[str, Any]:
-    import comfy.controlnet
-
+def measure(loader: str, path: Path, host_option: str) -> dict[str, Any]:
+    if host_option:
+        setattr(comfy.cli_args.args, host_option, True)
     before = status("VmRSS"), status("RssAnon")
     own = Highest("RssAnon")
-    start = time.perf_counter()
+    start, worked = time.perf_counter(), time.process_time()
     if loader == "ours":
         module = load_checkpoint(path).built.module
     else:
         module = comfy.controlnet.load_controlnet(str(path)).control_model
-    seconds = time.perf_counter() - start
+    seconds, worked = time.perf_counter() - start, time.process_time() - worked
     resident, peak = status("VmHWM"), own.stop()
     result = evaluate(module)
     return {
         "seconds": seconds,
+        "processor": worked,
         "with first evaluation": time.perf_counter() - start,
         "resident": (resident - before[0]) / 1024,
         "own": (peak - before[1]) / 1024,

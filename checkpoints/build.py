@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .encoder import HINT_WIDTHS, EncoderHyperparameters, ResBlock, hint_convolutions
 from .family import Built, Match
+from .memory import empty
 
 NOWHERE = torch.device("meta")
 """Where modules have shapes and no numbers."""
@@ -25,7 +26,9 @@ NOWHERE = torch.device("meta")
 INFERENCE_DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 
 
-def build_encoder(match: Match, tensors: Mapping[str, Tensor], *, diffusers: bool) -> Built:
+def build_encoder(
+    match: Match, tensors: Mapping[str, Tensor], *, diffusers: bool, hint_network: bool = True
+) -> Built:
     """A `comfy.cldm.cldm.ControlNet` on the offload device with these weights, every one of them accounted for."""
     management = comfy.model_management
     # The stock loader offers a file in diffusers layout only the device's own dtype; followed here, or pictures would differ.
@@ -37,6 +40,8 @@ def build_encoder(match: Match, tensors: Mapping[str, Tensor], *, diffusers: boo
 
     module = comfy.cldm.cldm.ControlNet(**_arguments(match), operations=operations, dtype=dtype, device=NOWHERE)
     _add_bare_projections(module, match, operations=operations, dtype=dtype, device=NOWHERE)
+    if not hint_network:
+        del module.input_hint_block
     if match.hyperparameters.hint_widths != HINT_WIDTHS:
         module.input_hint_block = _hint_network(match.hyperparameters, operations, dtype=dtype, device=NOWHERE)
     adopt(module, tensors, dtype, offload_device)
@@ -64,8 +69,11 @@ def adopt(module: Any, tensors: Mapping[str, Tensor], dtype: torch.dtype, device
 def _at_home(tensor: Tensor, dtype: torch.dtype, device: torch.device, copy: bool) -> Tensor:
     """The tensor itself where it can be a weight: by itself in memory, at an address that suits its dtype."""
     alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
-    copy = copy or not alone or tensor.data_ptr() % tensor.dtype.itemsize != 0
-    return tensor.to(device, dtype, copy=copy, memory_format=torch.contiguous_format)
+    if alone and not copy and tensor.data_ptr() % tensor.dtype.itemsize == 0 and tensor.dtype == dtype:
+        return tensor.to(device)
+    if device.type != "cpu":
+        return tensor.to(device, dtype, copy=True, memory_format=torch.contiguous_format)
+    return empty(tuple(tensor.shape), dtype).copy_(tensor)
 
 
 def _arguments(match: Match) -> dict[str, Any]:

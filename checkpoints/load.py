@@ -19,6 +19,12 @@ from .mapping import may_stay_mapped
 from .read import open_checkpoint
 from .tensors import Checkpoint
 
+NAN, INFINITY = "NaN (not a number)", "infinity"
+# Without the sign: the byte that is infinity (where the dtype has one) and the least that is NaN (Open Compute Project, 8-bit floating point, revision 1.0).
+NOT_FINITE = {torch.float8_e4m3fn: (None, 0x7F), torch.float8_e5m2: (0x7C, 0x7D)}
+# Bytes looked at in one go: what stays in a processor's cache.
+PART = 2**20
+
 NEW_FILE = "get the file from its source again, since its training or its conversion went wrong"
 
 
@@ -89,14 +95,28 @@ def first_bad(tensors: Mapping[str, Tensor]) -> tuple[str, str] | None:
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             return name, dtype_name(tensor.dtype)
-        numbers = tensor.float() if tensor.dtype.itemsize == 1 else tensor
+        if tensor.dtype in NOT_FINITE:
+            what = bad_byte(tensor)
+            if what is not None:
+                return name, what
+            continue
         # Not finite with one NaN or infinity among the numbers, and the cheapest of all passes over them (six times isfinite's speed).
-        if math.isfinite(numbers.sum().item()):
+        if math.isfinite(tensor.sum().item()):
             continue
         # The sum of finite numbers can overflow; smallest and largest cannot.
-        extremes = torch.stack(torch.aminmax(numbers))
+        extremes = torch.stack(torch.aminmax(tensor))
         if torch.isnan(extremes).any():
-            return name, "NaN (not a number)"
+            return name, NAN
         if torch.isinf(extremes).any():
-            return name, "infinity"
+            return name, INFINITY
     return None
+
+
+def bad_byte(tensor: Tensor) -> str | None:
+    """NaN or infinity in a tensor of float8, whose numbers torch can neither add nor compare; told by their bits."""
+    infinity, nan = NOT_FINITE[tensor.dtype]
+    parts = tensor.contiguous().view(-1).view(torch.uint8).split(PART)
+    largest = max((int((part & 0x7F).max()) for part in parts if len(part)), default=0)
+    if largest >= nan:
+        return NAN
+    return INFINITY if largest == infinity else None

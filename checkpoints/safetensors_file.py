@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .cache import file_stamp
 from .errors import UnreadableFileError, short
+from .memory import empty
 from .tensors import Checkpoint, TensorInfo
 
 # The library's own ceiling for a header (safetensors, src/tensor.rs, MAX_HEADER_SIZE).
@@ -82,7 +83,7 @@ def _read(
     read = {}
     with path.open("rb") as file:
         for name in names:
-            tensor = torch.empty(tensors[name].shape, dtype=tensors[name].dtype)
+            tensor = empty(tensors[name].shape, tensors[name].dtype)
             file.seek(places[name])
             if file.readinto(tensor.view(-1).view(torch.uint8).numpy().data) != tensor.nbytes:
                 raise _broken(path, f"is cut off inside the tensor '{short(name)}'")
