@@ -69,7 +69,13 @@ def test_real_widths(release: str) -> None:
         net = Reference(release, **REAL[release])  # type: ignore[arg-type]
     settings: dict[str, Any] = REAL[release]
     ours = ControlNeXtHyperparameters(
-        release, 3, settings.get("embedding", ()), settings["widths"], 128, 256, settings["out"]  # type: ignore[arg-type]
+        release,
+        3,
+        settings.get("embedding", ()),
+        settings["widths"],
+        128,
+        256,
+        settings["out"],  # type: ignore[arg-type]
     )
     assert controlnext_shapes(ours) == {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
 
@@ -122,7 +128,9 @@ def test_wrong_shapes(save: Save) -> None:
         "'control.safetensors' is a ControlNeXt whose tensor 'down_sample.0.conv.weight' has the shape [16, 16, 1, 1], but [16, 16, 3, 3] "
         "follows from its other tensors; download it again, or ask its author for a file of the ordinary architecture."
     )
-    with pytest.raises(IncompleteError, match="is a ControlNeXt with a width of 12, but a multiple of 8 was expected there; "):
+    with pytest.raises(
+        IncompleteError, match="is a ControlNeXt with a width of 12, but a multiple of 8 was expected there; "
+    ):
         open_control(save(shaped({"embedding": (8, 6, 16), "widths": (16, 12), "out": 32, "time": (32, 48)})))
 
 
