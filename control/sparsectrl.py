@@ -125,7 +125,8 @@ class SparseControl(SelfPlacing):
         memory: float = super().inference_memory_requirements(dtype)
         if self.cond_hint_original is None:
             return memory
-        return memory + activation_bytes([(self.encoder, self.cond_hint_original[:1].expand(USUAL_FRAMES, -1, -1, -1))])
+        video = self.cond_hint_original[:1].expand(USUAL_FRAMES, -1, -1, -1)
+        return memory + activation_bytes([(self.encoder, (video,))])
 
     def pre_run(self, model: Any, percent_to_timestep_function: Callable[[float], Any]) -> None:
         super().pre_run(model, percent_to_timestep_function)

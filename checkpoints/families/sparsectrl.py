@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..base import ConnectedBase, base_name, check_base
 from ..canonical import Canonical
-from ..condition import AllOf, Containing
+from ..condition import AllOf, Containing, NoneOf
 from ..encoder_shapes import MissingNameError, check_shapes, incomplete
 from ..errors import IncompleteError
 from ..family import Built, Family, Kind, Match
@@ -84,14 +84,14 @@ def check_motion_heads(family: Family, file: Canonical, net: SparseHyperparamete
 
 SPARSE_RGB = Family(
     name="a SparseCtrl (RGB)",
-    condition=AllOf(Containing("motion_modules"), "controlnet_cond_embedding.weight", "controlnet_mid_block.weight"),
+    condition=AllOf(Containing("motion_modules"), "controlnet_cond_embedding.weight"),
     loader=SparseLoader(),
 )
 
 SPARSE_SCRIBBLE = Family(
     name="a SparseCtrl (scribble)",
     condition=AllOf(
-        Containing("motion_modules"), "controlnet_cond_embedding.conv_in.weight", "controlnet_mid_block.weight"
+        Containing("motion_modules"), Containing("controlnet_"), NoneOf("controlnet_cond_embedding.weight")
     ),
     loader=SparseLoader(),
 )

@@ -18,9 +18,12 @@ import torch
 comfy.cli_args.args.cpu = not torch.cuda.is_available()
 
 import comfy.cldm.cldm  # noqa: E402
+import comfy.ldm.models.autoencoder  # noqa: E402
+import comfy.ldm.modules.diffusionmodules.openaimodel  # noqa: E402
 import comfy.ops  # noqa: E402
 import comfy.t2i_adapter.adapter  # noqa: E402
 import diffusers  # noqa: E402
+import transformers  # noqa: E402
 
 FOLDER = Path(__file__).parent / "published"
 Shapes = dict[str, tuple[int, ...]]
@@ -33,6 +36,14 @@ SD1 = {
     "transformer_depth_middle": 1,
     "context_dim": 768,
     "num_heads": 8,
+}
+# openai/clip-vit-large-patch14, its text model
+CLIP = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "projection_dim": 768,
 }
 SD2 = SD1 | {"context_dim": 1024, "use_linear_in_transformer": True, "num_heads": -1, "num_head_channels": 64}
 SDXL = {
@@ -66,17 +77,40 @@ def shapes(module: Any, prefix: str = "") -> Shapes:
     return {prefix + name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
-def cldm(config: dict[str, Any], prefix: str = "") -> Shapes:
+def cldm(config: dict[str, Any], prefix: str = "", hint_channels: int = 3) -> Shapes:
     net = comfy.cldm.cldm.ControlNet(
         image_size=32,
         in_channels=4,
-        hint_channels=3,
+        hint_channels=hint_channels,
         use_spatial_transformer=True,
         legacy=False,
         operations=comfy.ops.disable_weight_init,
         **config,
     )
     return shapes(net, prefix)
+
+
+def stable_diffusion() -> Shapes:
+    """Model, autoencoder and text encoder of SD1, as a checkpoint of the original repository holds them."""
+    unet = comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel(
+        image_size=32,
+        in_channels=4,
+        out_channels=4,
+        use_spatial_transformer=True,
+        legacy=False,
+        transformer_depth_output=[1] * 9 + [0] * 3,
+        operations=comfy.ops.disable_weight_init,
+        **SD1,
+    )
+    levels = {"ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
+    sizes = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3}
+    autoencoder = comfy.ldm.models.autoencoder.AutoencoderKL(ddconfig=levels | sizes, embed_dim=4)
+    text = transformers.CLIPTextModel(transformers.CLIPTextConfig.from_dict(CLIP))
+    return (
+        shapes(unet, "model.diffusion_model.")
+        | shapes(autoencoder, "first_stage_model.")
+        | shapes(text, "cond_stage_model.transformer.")
+    )
 
 
 def low_rank(config: dict[str, Any], rank: int) -> Shapes:
@@ -96,9 +130,44 @@ def low_rank(config: dict[str, Any], rank: int) -> Shapes:
     return found
 
 
+def ctrlora(rank: int, base: bool) -> Shapes:
+    """As CtrLoRA's tool_extract_weights.py stores a base, with the LoRA layers of one condition, or a LoRA file."""
+    found: Shapes = {}
+    for name, shape in cldm(SD1, "control_model.").items():
+        if "input_hint_block" in name:
+            continue
+        if base or any(part in name for part in ("zero_convs", "middle_block_out", "norm")):
+            found[name] = shape
+        if len(shape) == 2:
+            layer = f"{name.removesuffix('.weight')}.lora_layer"
+            found |= {f"{layer}.down.weight": (rank, shape[1]), f"{layer}.up.weight": (shape[0], rank)}
+    return found
+
+
 def adapter(cin: int, **changes: Any) -> Shapes:
     settings = {"nums_rb": 2, "ksize": 1, "sk": True, "use_conv": False, "xl": False} | changes
     return shapes(comfy.t2i_adapter.adapter.Adapter(cin=cin, **settings))
+
+
+ANIMATEDIFF = {
+    "pos_embed": "attention_blocks.0.pos_encoder",
+    "attn1": "attention_blocks.0",
+    "norm1": "norms.0",
+    "norm3": "ff_norm",
+}
+
+
+def sparsectrl(rgb: bool, original: bool) -> Shapes:
+    """Diffusers' class at its defaults, which are the published settings; `original`: with the names that AnimateDiff's class has."""
+    net = diffusers.SparseControlNetModel(conditioning_channels=4 if rgb else 3, use_simplified_condition_embedding=rgb)
+    found: Shapes = {}
+    for name, shape in shapes(net).items():
+        parts = name.split(".")
+        if original and "motion_modules" in parts:
+            inside = [ANIMATEDIFF.get(part, part) for part in parts[4:]]
+            name = ".".join((*parts[:4], "temporal_transformer", *inside))
+        found[name] = shape
+    return found
 
 
 def files() -> Iterable[tuple[str, str, float | None, Shapes]]:
@@ -111,6 +180,8 @@ def files() -> Iterable[tuple[str, str, float | None, Shapes]]:
         1445,
         shapes(diffusers.ControlNetModel(cross_attention_dim=768, attention_head_dim=8)),
     )
+    temporal = cldm(SD1, "control_model.", hint_channels=6) | stable_diffusion()
+    yield "temporalnetversion2.safetensors", "float32", 5710, temporal
     yield "control_v11p_sd21_canny.safetensors", "float16", 728, cldm(SD2)
     difference = cldm(SD1, "control_model.") | {"difference": (1,)}
     yield "diff_control_sd15_canny_fp16.safetensors", "float16", 723, difference
@@ -122,6 +193,8 @@ def files() -> Iterable[tuple[str, str, float | None, Shapes]]:
     yield "control-lora-canny-rank256.safetensors", "float16", 774, low_rank(SDXL, 256)
     yield "control-lora-canny-rank128.safetensors", "float16", 396, low_rank(SDXL, 128)
     yield "control_lora_rank128_v11p_sd15_canny_fp16.safetensors", "float16", 136, low_rank(SD1, 128)
+    yield "ctrlora_sd15_basecn700k.ckpt", "float32", 1540, ctrlora(128, base=True)
+    yield "ctrlora_sd15_basecn700k_lineart_rank128_1kimgs_1ksteps.ckpt", "float32", 148, ctrlora(128, base=False)
     yield "t2iadapter_depth_sd14v1.pth", "float32", 309.5, adapter(192)
     yield "t2iadapter_canny_sd14v1.pth", "float32", 308, adapter(64)
     light = comfy.t2i_adapter.adapter.Adapter_light(cin=192, channels=[320, 640, 1280, 1280], nums_rb=4)
@@ -129,6 +202,9 @@ def files() -> Iterable[tuple[str, str, float | None, Shapes]]:
     xl = diffusers.T2IAdapter(adapter_type="full_adapter_xl", downscale_factor=16)
     yield "t2i-adapter-lineart-sdxl-1.0.safetensors", "float32", 316.1, shapes(xl)
     yield "t2i-adapter_xl_canny.safetensors", "float16", 158.1, adapter(768, xl=True)
+    for rgb, kind in ((True, "rgb"), (False, "scribble")):
+        yield f"v3_sd15_sparsectrl_{kind}.ckpt", "float32", 1990, sparsectrl(rgb, original=True)
+        yield f"guoyww animatediff-sparsectrl-{kind}", "float32", None, sparsectrl(rgb, original=False)
 
 
 def tree(found: Shapes) -> dict[str, Any]:
@@ -150,7 +226,7 @@ def main() -> None:
             content = {"file": name, "dtype": dtype, "megabytes": megabytes, "tensors": tree(found)}
             path = (
                 FOLDER
-                / f"{name.split('.safetensors')[0].split('.pth')[0].replace(' ', '_').replace('(', '').replace(')', '')}.json"
+                / f"{name.split('.safetensors')[0].split('.pth')[0].split('.ckpt')[0].replace(' ', '_').replace('(', '').replace(')', '')}.json"
             )
             path.write_text(json.dumps(content, separators=(",", ":")) + "\n")
 

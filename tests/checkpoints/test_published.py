@@ -24,10 +24,12 @@ DIFFUSERS = "a ControlNet (diffusers layout)"
 UNION = "a Union ControlNet (diffusers layout)"
 LORA = "a Control-LoRA"
 FULL = "a T2I-Adapter (full)"
+RGB, SCRIBBLE = "a SparseCtrl (RGB)", "a SparseCtrl (scribble)"
 EXPECTED = {
     "control_v11p_sd15_canny_fp16": (CLDM, "SD1"),
     "control_v11p_sd15_canny": (CLDM, "SD1"),
     "lllyasviel_control_v11p_sd15_canny_diffusers": (DIFFUSERS, "SD1"),
+    "temporalnetversion2": (CLDM, "SD1"),
     "control_v11p_sd21_canny": (CLDM, "SD2"),
     "diff_control_sd15_canny_fp16": ("a difference ControlNet, which is added to its model", "SD1"),
     "diffusers_controlnet-canny-sdxl-1.0": (DIFFUSERS, "SDXL"),
@@ -37,12 +39,19 @@ EXPECTED = {
     "control-lora-canny-rank256": (LORA, "SDXL"),
     "control-lora-canny-rank128": (LORA, "SDXL"),
     "control_lora_rank128_v11p_sd15_canny_fp16": (LORA, "SD1"),
+    "ctrlora_sd15_basecn700k": ("a CtrLoRA base", "SD1"),
+    "ctrlora_sd15_basecn700k_lineart_rank128_1kimgs_1ksteps": ("a LoRA file of CtrLoRA", "SD1"),
     "t2iadapter_depth_sd14v1": (FULL, "SD1 or SD2"),
     "t2iadapter_canny_sd14v1": (FULL, "SD1 or SD2"),
     "t2iadapter_color_sd14v1": ("a T2I-Adapter (light)", "SD1 or SD2"),
     "t2i-adapter-lineart-sdxl-1.0": ("a T2I-Adapter (diffusers layout)", "SDXL"),
     "t2i-adapter_xl_canny": (FULL, "SDXL"),
+    "v3_sd15_sparsectrl_rgb": (RGB, "SD1"),
+    "v3_sd15_sparsectrl_scribble": (SCRIBBLE, "SD1"),
+    "guoyww_animatediff-sparsectrl-rgb": (RGB, "SD1"),
+    "guoyww_animatediff-sparsectrl-scribble": (SCRIBBLE, "SD1"),
 }
+HINT_CHANNELS = {"t2iadapter_canny_sd14v1": 1, "temporalnetversion2": 6}
 MODELS = {
     "SD1": ConnectedBase("SD1", 320, (1, 2, 4, 4), (2, 2, 2, 2), 768, None, 8, -1),
     "SD2": ConnectedBase("SD2", 320, (1, 2, 4, 4), (2, 2, 2, 2), 1024, None, -1, 64),
@@ -80,8 +89,8 @@ def test_its_own_family_and_no_other(name: str) -> None:
     assert [family.name for family in FAMILIES if family.condition.holds(file.tensors)] == [EXPECTED[name][0]]
     match = detect(file)
     assert (match.family.name, match.base) == EXPECTED[name]
-    assert match.hyperparameters.hint_channels == (1 if name == "t2iadapter_canny_sd14v1" else 3)
-    size = sum(checkpoint.tensors[theirs].nbytes for theirs in match.names.values())
+    assert match.hyperparameters.hint_channels == HINT_CHANNELS.get(name, 3)
+    size = sum(info.nbytes for info in checkpoint.tensors.values())
     assert content["megabytes"] is None or size / 1e6 == pytest.approx(content["megabytes"], rel=0.005)
 
 

@@ -11,7 +11,7 @@ import comfy.model_patcher
 import safetensors.torch
 import torch
 
-from control_composer.control import Control, compose_controls, layer_of
+from control_composer.control import Control, Layer, compose_controls, layer_of
 from control_composer.tests import narrow
 
 SIZE = (2, 8, 16)
@@ -33,12 +33,16 @@ class Case:
     description: str
     settings: dict[str, Any] = field(default_factory=dict)
     hint_for_each_latent: bool = True
+    """Whether a latent's picture acts on that latent alone."""
 
     def start(self) -> Any:
         return narrow.conditioning(self.kind, 10), narrow.conditioning(self.kind, 11)
 
+    def layer(self, image: torch.Tensor = IMAGE, **settings: Any) -> Layer:
+        return layer_of(self.ours, image, **self.settings | settings)
+
     def compose(self, **settings: Any) -> Any:
-        return compose_controls(*self.start(), [layer_of(self.ours, IMAGE, **self.settings | settings)])
+        return compose_controls(*self.start(), [self.layer(**settings)])
 
 
 def save(folder: Path, tensors: dict[str, torch.Tensor], name: str, metadata: dict[str, str] | None = None) -> Path:

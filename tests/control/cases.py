@@ -17,6 +17,11 @@ from control_composer.control import Control
 from control_composer.nodes.load import load_source
 from control_composer.tests import narrow
 from control_composer.tests.control.case import Case, made, save
+from control_composer.tests.control.case_controlnext import controlnext
+from control_composer.tests.control.case_ctrlora import ctrlora
+from control_composer.tests.control.case_lllite import lllite
+from control_composer.tests.control.case_sparsectrl import sparse
+from control_composer.tests.control.case_union import several_types
 
 
 def adapter(kind: str, cin: int) -> Callable[[Path], Case]:
@@ -135,11 +140,21 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "Control-LoRA": control_lora("sd1"),
     "Control-LoRA XL": control_lora("sdxl"),
     "Union": union,
+    "Union, several types": several_types(union),
+    "CtrLoRA": ctrlora,
+    "SparseCtrl, RGB": sparse(rgb=True),
+    "SparseCtrl, scribble": sparse(rgb=False),
     "T2I-Adapter": adapter("sd1", 192),
     "T2I-Adapter, gray": adapter("sd1", 64),
     "T2I-Adapter XL": adapter("sdxl", 768),
 }
 """Families that give residuals."""
 
-INSIDE: dict[str, Callable[[Path], Case]] = {}
+INSIDE: dict[str, Callable[[Path], Case]] = {
+    "LLLite": lllite("sd1"),
+    "LLLite XL": lllite("sdxl"),
+    "ControlNeXt": controlnext("sd1", "August"),
+    "ControlNeXt XL": controlnext("sdxl", "August", connected=False),
+    "ControlNeXt, in the middle": controlnext("sd1", "SD1.5"),
+}
 """Families that act inside of the UNet."""

@@ -12,7 +12,7 @@ pytest.importorskip("comfy")
 import torch
 from torch import Tensor
 
-from control_composer.control import compose_controls, layer_of
+from control_composer.control import compose_controls
 from control_composer.control.patch_network import PatchNetwork
 from control_composer.control.report import report_text
 from control_composer.residuals import ListedWeights, ListSchedule
@@ -116,10 +116,10 @@ def test_masks(case: Case, plain: Given, flat: Given) -> None:
 
 def test_hints_of_a_batch(case: Case, flat: Given) -> None:
     """Each latent has its own hint."""
+    if not case.hint_for_each_latent:
+        pytest.skip("a picture acts on all latents of the batch")
     for row in range(2):
-        alone = given(
-            case, compose_controls(*case.start(), [layer_of(case.ours, IMAGE[row : row + 1], **case.settings)])
-        )[0]
+        alone = first(case, image=IMAGE[row : row + 1])
         assert narrow.relative(alone.cond[row], flat.cond[row]) <= EQUAL
         assert narrow.relative(alone.cond[1 - row], flat.cond[1 - row]) > MATTERS
 
@@ -152,15 +152,15 @@ def test_schedule_and_report(case: Case, plain: Given) -> None:
 
 def test_layers_are_added_in_any_number(case: Case, plain: Given) -> None:
     """Two layers of half the strength; one that is off does nothing. Inside of the model the second layer sees what the first one did."""
-    layers = [layer_of(case.ours, IMAGE, 0.5, **case.settings) for _ in range(2)]
-    off = layer_of(case.ours, narrow.picture(2, 64, 128, seed=9), enabled=False, **case.settings)
+    layers = [case.layer(strength=0.5) for _ in range(2)]
+    off = case.layer(narrow.picture(2, 64, 128, seed=9), enabled=False)
     twice = given(case, compose_controls(*case.start(), [*layers, off]))[0]
     tolerance = 0.5 if isinstance(case.ours.network, PatchNetwork) else EQUAL
     assert narrow.relative(twice.cond - plain.cond, first(case).cond - plain.cond) <= tolerance
 
 
 def test_norms_for_the_heatmap(case: Case) -> None:
-    conds = compose_controls(*case.start(), [layer_of(case.ours, IMAGE, **case.settings)], inspect=True)
+    conds = compose_controls(*case.start(), [case.layer()], inspect=True)
     given(case, conds)
     record = conds[0][0][1]["control"].record
     blocks = {name for name, _ in record.steps[0].blocks}
