@@ -73,3 +73,7 @@ class NoModelError(CheckpointError):
 
 class PairError(CheckpointError):
     """A file lacks its other half, or was given one that it has no use for or that does not fit."""
+
+
+class AmbiguousWeightsError(CheckpointError):
+    """Weights or differences to weights: nothing tells which."""
