@@ -37,10 +37,14 @@ class Loaded:
 
     def describe(self) -> str:
         """What the node shows, one fact a line."""
+        return f"{self.match.describe()}\n{self.computes}"
+
+    @property
+    def computes(self) -> str:
+        """The dtypes in which it computes and is held."""
         cast = self.built.manual_cast_dtype
-        computes = f"computes in: {dtype_name(cast or self.built.dtype)}"
         held = f", held in {dtype_name(self.built.dtype)}" if cast is not None else ""
-        return f"{self.match.describe()}\n{computes}{held}"
+        return f"computes in: {dtype_name(cast or self.built.dtype)}{held}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +82,8 @@ def read_weights(checkpoint: Checkpoint, match: Match, mapped: bool = True) -> d
     `mapped`: left in the file where its format allows it (see `Fetch`).
     """
     stored = checkpoint.fetch(match.names.values(), mapped)
-    bad = first_bad(stored)
+    loader = match.family.loader
+    bad = first_bad(stored, integers=loader is not None and loader.kind == "host")
     if bad is not None:
         name, what = bad
         raise BadWeightsError(
@@ -90,10 +95,12 @@ def read_weights(checkpoint: Checkpoint, match: Match, mapped: bool = True) -> d
     return {ours: stored[theirs] for ours, theirs in match.names.items()}
 
 
-def first_bad(tensors: Mapping[str, Tensor]) -> tuple[str, str] | None:
-    """The first tensor that is no floating-point one or has NaN or infinity in it, and which of these."""
+def first_bad(tensors: Mapping[str, Tensor], integers: bool = False) -> tuple[str, str] | None:
+    """The first tensor that is no floating-point one (unless `integers` may be) or has NaN or infinity in it, and which of these."""
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
+            if integers:
+                continue
             return name, dtype_name(tensor.dtype)
         if tensor.dtype in NOT_FINITE:
             what = bad_byte(tensor)

@@ -20,6 +20,7 @@ from ..checkpoints.load import read_weights
 from ..checkpoints.pair import pair
 from ..control import Control
 from ..control.layer import Source
+from .model import companion_note
 from .sources import SOURCES, UNPATCHED, Held
 from .text import show_text
 
@@ -32,7 +33,8 @@ POOLED_BY_NAME = "shuffle"
 class Facts(NamedTuple):
     """What is kept of a loaded file beside its network."""
 
-    description: str
+    computes: str
+    """The line of the description that says in which dtypes; empty where the model decides."""
     manual_cast_dtype: torch.dtype | None
 
 
@@ -151,17 +153,18 @@ def load_source(
         loaded = opened.load() if not loader.adds_to_model else load_difference(opened, model)
         built = loaded.built
         if loader.kind in UNPATCHED:
-            return built.module, Facts(match.describe(), None)
+            return built.module, Facts("", None)
         patcher = comfy.model_patcher.CoreModelPatcher(built.module, built.load_device, built.offload_device)
-        return patcher, Facts(loaded.describe(), built.manual_cast_dtype)
+        return patcher, Facts(loaded.computes, built.manual_cast_dtype)
 
     with_model = model.patches_uuid if loader.adds_to_model else None
     files = tuple(file_stamp(file) for file in (path, base) if file is not None)
     held, facts = NETWORKS.get((files, match.heads.count, match.heads.width, with_model), load)
     pooled, reason = resolve_pooling(pooling, match.pooling, path.name)
     source = SOURCES[loader.kind](Held(held, match, path.name, pooled, facts.manual_cast_dtype, number))
-    words = [facts.description, f"pooling: {reason}", *([] if number is None else [f"type: {union_type}"])]
-    return source, "\n".join(words)
+    words = [match.describe(), facts.computes, f"pooling: {reason}", "" if number is None else f"type: {union_type}"]
+    words.append(companion_note(model) if loader.kind == "controlnext" else "")
+    return source, "\n".join(filter(None, words))
 
 
 def load_difference(opened: Opened, model: Any) -> Loaded:

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+FILES = ("control_net_name", "unet_name")
+"""Inputs whose options are the files that are there."""
 
 
 def load(name):
@@ -33,7 +35,7 @@ def described(node):
 def described_input(item):
     found = {"id": item.id, "type": item.get_io_type(), "optional": bool(item.optional)}
     found["default"] = getattr(item, "default", None)
-    if getattr(item, "options", None) and item.id != "control_net_name":  # which lists the files that are there
+    if getattr(item, "options", None) and item.id not in FILES:
         found["options"] = list(item.options)
     template = getattr(item, "template", None)
     if template is not None:  # a growing input: its links are named "<id>.<prefix><number>"
