@@ -8,6 +8,7 @@ that has diffusers: python host.py python tests/checkpoints/make_published.py
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 comfy.cli_args.args.cpu = not torch.cuda.is_available()
 
 import comfy.cldm.cldm  # noqa: E402
+import comfy.ldm.modules.diffusionmodules.openaimodel  # noqa: E402
 import comfy.ldm.models.autoencoder  # noqa: E402
 import comfy.ldm.modules.diffusionmodules.openaimodel  # noqa: E402
 import comfy.ops  # noqa: E402
@@ -170,6 +172,42 @@ def sparsectrl(rgb: bool, original: bool) -> Shapes:
     return found
 
 
+def lllite(embedding: int, bottleneck: int) -> Shapes:
+    """The modules that kohya-ss/sd-scripts puts before SDXL's layers (networks/control_net_lllite.py, as its switches stand)."""
+    unet = comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel(
+        image_size=32,
+        in_channels=4,
+        out_channels=4,
+        use_spatial_transformer=True,
+        legacy=False,
+        transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10],
+        operations=comfy.ops.disable_weight_init,
+        **SDXL,
+    )
+    found: Shapes = {}
+    for path, layer in unet.named_modules():
+        if not path.startswith(("input_blocks", "middle_block")) or not re.search(r"attn1\.to_[qkv]$|attn2\.to_q$", path):
+            continue
+        depth = 3 if path.startswith("middle_block") else (int(path.split(".")[1]) + 2) // 3
+        convolution, linear = torch.nn.Conv2d, torch.nn.Linear
+        half, width = embedding // 2, layer.in_features
+        layers: list[torch.nn.Module] = [convolution(3, half, 4, 4), torch.nn.ReLU()]
+        if depth == 3:
+            layers += [convolution(half, half, 4, 4), torch.nn.ReLU(), convolution(half, embedding, 2, 2)]
+        else:
+            layers.append(convolution(half, embedding, 2 * depth, 2 * depth))
+        module = torch.nn.ModuleDict(
+            {
+                "conditioning1": torch.nn.Sequential(*layers),
+                "down": torch.nn.Sequential(linear(width, bottleneck)),
+                "mid": torch.nn.Sequential(linear(bottleneck + embedding, bottleneck)),
+                "up": torch.nn.Sequential(linear(bottleneck, width)),
+            }
+        )
+        found |= shapes(module, f"lllite_unet_{path.replace('.', '_')}.")
+    return found
+
+
 def files() -> Iterable[tuple[str, str, float | None, Shapes]]:
     """File, dtype, size in MB as published, tensors."""
     yield "control_v11p_sd15_canny_fp16.safetensors", "float16", 722.6, cldm(SD1)
@@ -195,6 +233,10 @@ def files() -> Iterable[tuple[str, str, float | None, Shapes]]:
     yield "control_lora_rank128_v11p_sd15_canny_fp16.safetensors", "float16", 136, low_rank(SD1, 128)
     yield "ctrlora_sd15_basecn700k.ckpt", "float32", 1540, ctrlora(128, base=True)
     yield "ctrlora_sd15_basecn700k_lineart_rank128_1kimgs_1ksteps.ckpt", "float32", 148, ctrlora(128, base=False)
+    yield "controllllite_v01032064e_sdxl_canny.safetensors", "float16", 46.2, lllite(32, 64)
+    yield "controllllite_v01008016e_sdxl_depth_anime.safetensors", "float16", 11.3, lllite(8, 16)
+    # Its settings are those that give its size.
+    yield "bdsqlsz_controlllite_xl_canny.safetensors", "float16", 224, lllite(128, 256)
     yield "t2iadapter_depth_sd14v1.pth", "float32", 309.5, adapter(192)
     yield "t2iadapter_canny_sd14v1.pth", "float32", 308, adapter(64)
     light = comfy.t2i_adapter.adapter.Adapter_light(cin=192, channels=[320, 640, 1280, 1280], nums_rb=4)

@@ -23,6 +23,7 @@ CLDM = "a ControlNet (cldm layout)"
 DIFFUSERS = "a ControlNet (diffusers layout)"
 UNION = "a Union ControlNet (diffusers layout)"
 LORA = "a Control-LoRA"
+LLLITE = "a ControlNet-LLLite"
 FULL = "a T2I-Adapter (full)"
 RGB, SCRIBBLE = "a SparseCtrl (RGB)", "a SparseCtrl (scribble)"
 EXPECTED = {
@@ -41,6 +42,9 @@ EXPECTED = {
     "control_lora_rank128_v11p_sd15_canny_fp16": (LORA, "SD1"),
     "ctrlora_sd15_basecn700k": ("a CtrLoRA base", "SD1"),
     "ctrlora_sd15_basecn700k_lineart_rank128_1kimgs_1ksteps": ("a LoRA file of CtrLoRA", "SD1"),
+    "controllllite_v01032064e_sdxl_canny": (LLLITE, "SDXL"),
+    "controllllite_v01008016e_sdxl_depth_anime": (LLLITE, "SDXL"),
+    "bdsqlsz_controlllite_xl_canny": (LLLITE, "SDXL"),
     "t2iadapter_depth_sd14v1": (FULL, "SD1 or SD2"),
     "t2iadapter_canny_sd14v1": (FULL, "SD1 or SD2"),
     "t2iadapter_color_sd14v1": ("a T2I-Adapter (light)", "SD1 or SD2"),
@@ -76,6 +80,17 @@ def published(name: str) -> tuple[Checkpoint, dict[str, Any]]:
         raise AssertionError("detection reads no weights")
 
     return Checkpoint(Path(content["file"]), tensors, {}, nothing), content
+
+
+def header_size(checkpoint: Checkpoint) -> int:
+    """Bytes before the data of a safetensors file: much of one with many small tensors."""
+    if checkpoint.path.suffix != ".safetensors":
+        return 0
+    end, header = 0, {}
+    for name, info in checkpoint.tensors.items():
+        header[name] = {"dtype": "F16", "shape": info.shape, "data_offsets": (end, end + info.nbytes)}
+        end += info.nbytes
+    return 8 + len(json.dumps(header, separators=(",", ":")))
 
 
 def test_every_file_is_expected() -> None:
