@@ -87,6 +87,7 @@ def _arguments(match: Match) -> dict[str, Any]:
         "channel_mult": list(net.channel_mult),
         "num_classes": None if net.adm_in_channels is None else "sequential",
         "adm_in_channels": net.adm_in_channels,
+        "union_controlnet_num_control_type": getattr(net, "control_types", None),
         "num_heads": heads.count or -1,
         "num_head_channels": heads.width or -1,
         "use_spatial_transformer": True,

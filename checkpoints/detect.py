@@ -8,7 +8,7 @@ from .base import ConnectedBase
 from .canonical import Canonical
 from .encoder_shapes import quoted
 from .errors import RefusedFamilyError, UnknownFileError, short
-from .families import FAMILIES
+from .families import CONTROLNET_CLDM, FAMILIES
 from .family import Family, Match
 
 
@@ -37,7 +37,8 @@ def find_family(file: Canonical, families: Sequence[Family]) -> Family | None:
 def unknown(file: Canonical, families: Sequence[Family]) -> UnknownFileError:
     """Name the nearest family that could be loaded, what the file lacks of it, and the file's first keys."""
     loadable = [family for family in families if family.loader is not None]
-    nearest = min(loadable, key=lambda family: len(family.condition.missing(file.tensors)))
+    like = [family for family in loadable if family.condition.evidence(file.tensors) is not None]
+    nearest = min(like or [CONTROLNET_CLDM], key=lambda family: len(family.condition.missing(file.tensors)))
     lacking = " and ".join(nearest.condition.missing(file.tensors))
     keys = f"whose first keys are {quoted(list(file.tensors))}" if file.tensors else "without any tensor"
     return UnknownFileError(

@@ -67,6 +67,10 @@ class UnionTypeError(CheckpointError):
     """A type of hint was asked for that the file does not know."""
 
 
+class HostLoaderError(CheckpointError):
+    """A control that is left to the host's own loader, which does not take it."""
+
+
 class NoModelError(CheckpointError):
     """The file is only whole together with a model, and none is connected."""
 

@@ -59,6 +59,8 @@ class Built:
     manual_cast_dtype: torch.dtype | None
     load_device: torch.device
     offload_device: torch.device
+    notes: tuple[str, ...] = ()
+    """What the description says of the network that was built, one line each."""
 
 
 Kind = Literal["encoder", "adapter", "control lora", "lllite", "xs", "controlnext", "sparsectrl", "ctrlora", "host"]

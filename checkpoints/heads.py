@@ -11,7 +11,7 @@ from .base import ConnectedBase
 from .encoder import EncoderHyperparameters
 from .errors import AmbiguousHeadsError
 
-Source = Literal["metadata", "model", "convention", "no attention", "base file"]
+Source = Literal["metadata", "model", "convention", "no attention", "base file", "host"]
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ class ForeignControl:
     base: str = ""
     reads: tuple[int, ...] = ()
     placed: PlacedHint = field(default_factory=PlacedHint)
+    file: Any = None
+    """What the loader of a file keeps only while somebody uses it: the host's own control, of which `control` is a copy."""
 
     @property
     def key(self) -> int:

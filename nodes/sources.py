@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.controlnet
 import torch
 
 from ..checkpoints.adapter import AdapterHyperparameters
 from ..checkpoints.family import Kind, Match
-from ..control import AdapterControl, EncoderNetwork, ForeignControl, LoraControl, SparseControl
+from ..control import AdapterControl, ControlError, EncoderNetwork, ForeignControl, LoraControl, SparseControl
 from ..control.controlnext import ControlNeXtNetwork
 from ..control.ctrlora import CtrLoraNetwork
 from ..control.layer import Source
@@ -61,6 +62,18 @@ def control_lora(file: Held) -> Source:
     return ForeignControl(lora, file.name, file.match.base, (file.match.hyperparameters.hint_channels,))
 
 
+def host(file: Held) -> Source:
+    control = file.value
+    if file.pooling and not isinstance(control, comfy.controlnet.T2IAdapter):
+        raise ControlError(
+            f"{file.name} is {file.match.family.name}, whose residuals are tokens and no pictures, but pooling is on; set pooling to auto or off."
+        )
+    channels: int = file.match.hyperparameters.hint_channels
+    own = control.copy()
+    own.global_average_pooling = file.pooling
+    return ForeignControl(own, file.name, file.match.base, (1, 3) if channels == 1 else (channels,), file=control)
+
+
 def sparse(file: Held) -> Source:
     control = SparseControl(file.value, file.name, file.match.base, file.manual_cast_dtype)
     control.global_average_pooling = file.pooling
@@ -88,6 +101,7 @@ def xs(file: Held) -> Source:
 
 SOURCES: Mapping[Kind, Callable[[Held], Source]] = {
     "encoder": encoder,
+    "host": host,
     "adapter": adapter,
     "control lora": control_lora,
     "controlnext": controlnext,

@@ -6,6 +6,7 @@ from .controlnet import CONTROLNET_CLDM, CONTROLNET_DIFFUSERS
 from .controlnext import CONTROLNEXT, CONTROLNEXT_VIDEO, UNET_WEIGHTS
 from .ctrlora import CTRLORA, CTRLORA_BASE
 from .difference import DIFFERENCE
+from .host import HOST_CONTROLS
 from .lllite import LLLITE
 from .named import CONTROLS, OTHER_CONTROLS, OTHER_FILES
 from .sparsectrl import SPARSE_RGB, SPARSE_SCRIBBLE
@@ -36,6 +37,7 @@ FAMILIES: tuple[Family, ...] = (
     T2I_DIFFUSERS,
     T2I_FULL,
     T2I_LIGHT,
+    *HOST_CONTROLS,
     *OTHER_CONTROLS,
     UNET_WEIGHTS,
     *OTHER_FILES,

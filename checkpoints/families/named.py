@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from ..condition import AllOf, AnyOf, Containing, Key, NoneOf, Starting
 from ..family import LOAD_A_CONTROL, Family
+from .host import HOST_CONTROLS, MODEL_PATCHES
 
-STOCK_CONTROL = "load it with the stock node 'Load ControlNet Model', whose output our Apply node takes as well"
 ADVANCED = "load it with the pack ComfyUI-Advanced-ControlNet, whose output our Apply node takes as well"
 ITS_OWN = "use the nodes made for this family, or choose a ControlNet file here"
 
 # Controls that other loaders know. Order matters where one family's keys are among another's.
 CONTROLS = (
-    Family("an Anima ControlNet-LLLite", Starting("lllite_dit_blocks_"), STOCK_CONTROL),
+    *MODEL_PATCHES,
     Family(
         "an SVD ControlNet",
         AllOf(Containing("temporal_res_block"), Containing("controlnet_")),
@@ -26,33 +26,11 @@ CONTROLS = (
 OTHER_CONTROLS = (
     Family("a T2I style adapter", Key("style_embedding"), "load it with the stock node 'Load Style Model'"),
     Family("a CoAdapter fuser", AllOf(Starting("task_embedding"), NoneOf(Starting("control_add_embedding."))), ITS_OWN),
-    Family("a control for Stable Cascade", AnyOf("backbone.0.0.weight", "backbone.10.blocks.0.weight"), STOCK_CONTROL),
-    Family("a control for HunyuanDiT", Key("after_proj_list.18.bias"), STOCK_CONTROL),
     Family(
-        "a control for Qwen-Image (Fun)", AllOf("control_img_in.weight", Starting("control_blocks.")), STOCK_CONTROL
+        "a control for a transformer model that the host does not know",
+        AllOf(Starting("controlnet_blocks."), NoneOf(*(loaded.condition for loaded in HOST_CONTROLS))),
+        ITS_OWN,
     ),
-    Family("a MistoLine control for Flux", Key("controlnet_blocks.0.linear.weight"), STOCK_CONTROL),
-    Family(
-        "a control for Flux (XLabs)",
-        AllOf("controlnet_blocks.0.weight", Containing("double_blocks.0.img_attn")),
-        STOCK_CONTROL,
-    ),
-    Family(
-        "a control for Stable Diffusion 3",
-        AllOf("controlnet_blocks.0.weight", "pos_embed_input.proj.weight"),
-        STOCK_CONTROL,
-    ),
-    Family(
-        "a control for Qwen-Image (InstantX)",
-        AllOf("controlnet_blocks.0.weight", "transformer_blocks.0.img_mlp.net.0.proj.weight"),
-        STOCK_CONTROL,
-    ),
-    Family(
-        "a control for Flux (InstantX)",
-        AllOf("controlnet_blocks.0.weight", "controlnet_x_embedder.weight"),
-        STOCK_CONTROL,
-    ),
-    Family("a control for another transformer model", Starting("controlnet_blocks."), STOCK_CONTROL),
 )
 
 # No control at all.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
-from torch import Tensor
-
 from ..base import ConnectedBase
 from ..canonical import Canonical
 from ..condition import AllOf
@@ -14,7 +12,7 @@ from ..diffusers_layout import cldm_names
 from ..encoder import EncoderHyperparameters, Shape, expected_shapes
 from ..encoder_shapes import incomplete
 from ..errors import IncompleteError
-from ..family import Built, Family, Match
+from ..family import Family, Match
 from .controlnet import ControlNetLoader, unchanged
 
 # As the host names them (comfy/cldm/control_types.py). The first release has the first six.
@@ -32,7 +30,6 @@ UNION_TYPES = (
 WIDTH = 320
 # Numbers by which each type is told to the time embedding.
 TYPE_FEATURES = 256
-PARTS = ("task_embedding", "transformer_layes.", "spatial_ch_projs.", "control_add_embedding.")
 
 
 @dataclass(frozen=True)
@@ -96,14 +93,6 @@ class UnionLoader(ControlNetLoader):
     def match(self, family: Family, file: Canonical, connected: ConnectedBase | None) -> Match:
         match = super().match(family, file, connected)
         return replace(match, notes=(f"types: {', '.join(match.hyperparameters.type_names)}",))
-
-    def build(self, match: Match, tensors: Mapping[str, Tensor]) -> Built:
-        from ..build_union import add_types
-
-        types = {name: tensor for name, tensor in tensors.items() if name.startswith(PARTS)}
-        built = super().build(match, {name: tensor for name, tensor in tensors.items() if name not in types})
-        add_types(built, match.hyperparameters.control_types, types)
-        return built
 
 
 UNION_DIFFUSERS = Family(
