@@ -153,7 +153,7 @@ def load_source(
         loaded = opened.load() if not loader.adds_to_model else load_difference(opened, model)
         built = loaded.built
         if loader.kind in UNPATCHED:
-            return built.module, Facts("", None)
+            return built.module, Facts("\n".join(built.notes), None)
         patcher = comfy.model_patcher.CoreModelPatcher(built.module, built.load_device, built.offload_device)
         return patcher, Facts(loaded.computes, built.manual_cast_dtype)
 
