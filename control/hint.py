@@ -56,7 +56,7 @@ class HintEmbeddings:
         for area, pictures in missing.items():
             for start in range(0, len(pictures), PICTURES_PER_PASS):
                 some = pictures[start : start + PICTURES_PER_PASS]
-                placed = place_hint(hint_bchw[some], *canvas, placing, area, network.pixels_per_cell)
+                placed = place_hint(hint_bchw[some], *canvas, placing, area, network.pixels_per_cell, network.smooth)
                 embedded = network.embed_hint(placed.to(device=device, dtype=network.dtype))
                 self._kept.update(
                     {(same, picture, area): row for picture, row in zip(some, rows_of(embedded), strict=True)}

@@ -47,6 +47,7 @@ class EncoderNetwork:
     hint_strength: float = 1.0
 
     pixels_per_cell: ClassVar[int] = HINT_PIXELS_PER_CELL
+    smooth: ClassVar[bool] = False
 
     @classmethod
     def from_module(

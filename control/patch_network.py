@@ -46,6 +46,9 @@ class PatchNetwork(ABC):
     pixels_per_cell: ClassVar[int] = HINT_PIXELS_PER_CELL
     """Pixels of the hint, as `embed_hint` gets it, per latent cell."""
 
+    smooth: ClassVar[bool] = False
+    """Whether its hints are pictures by themselves, and sized as such."""
+
     before_others: ClassVar[frozenset[str]] = frozenset()
     """Names of those of its patches that see a feature before the patches of other nodes."""
 

@@ -90,18 +90,25 @@ def place_hint(
     placing: Placing,
     area: Area | None = None,
     pixels_per_cell: int = HINT_PIXELS_PER_CELL,
+    smooth: bool = False,
 ) -> Tensor:
     """The hint (N, C, H, W) for a canvas of `height` × `width` latent cells, or for an area (height, width, y, x in cells) of it.
 
     The picture is sized for the whole canvas and then cut, so it lies where it lies without an area and nothing is squeezed. The nearest pixel is
-    taken in every mode: hints are lines, labels and codes, whose blends mean nothing, and the stock nodes take it.
+    taken in every mode: hints are lines, labels and codes, whose blends mean nothing, and the stock nodes take it. Only what is a picture by itself
+    is sized `smooth`.
     """
     h, w, y, x = (cells * pixels_per_cell for cells in check_area(area, height, width))
     rows, columns = spans(
         (hint_bchw.shape[-2], hint_bchw.shape[-1]), (height * pixels_per_cell, width * pixels_per_cell), placing
     )
     part = hint_bchw.narrow(-2, rows.start, rows.length).narrow(-1, columns.start, columns.length)
-    sized: Tensor = interpolate(part, size=(rows.filled, columns.filled), mode="nearest-exact")
+    size = (rows.filled, columns.filled)
+    sized: Tensor = (
+        interpolate(part.float(), size=size, mode="bilinear", antialias=True)
+        if smooth
+        else interpolate(part, size=size, mode="nearest-exact")
+    )
     rest = (
         columns.offset,
         width * pixels_per_cell - columns.offset - columns.filled,

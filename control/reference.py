@@ -39,6 +39,8 @@ class ReferenceNetwork(PatchNetwork):
     seed: int = 0
     vae: Any = None
 
+    smooth: ClassVar[bool] = True
+
     before_others: ClassVar[frozenset[str]] = frozenset(
         {"attn1_patch", "input_block_patch", "middle_block_after_patch", "output_block_patch"}
     )
