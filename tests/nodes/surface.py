@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = ("control_net_name", "unet_name")
+FILES = ("control_net_name", "unet_name", "base_name")
 """Inputs whose options are the files that are there."""
 
 
