@@ -19,7 +19,6 @@ import torch
 comfy.cli_args.args.cpu = not torch.cuda.is_available()
 
 import comfy.cldm.cldm  # noqa: E402
-import comfy.ldm.modules.diffusionmodules.openaimodel  # noqa: E402
 import comfy.ldm.models.autoencoder  # noqa: E402
 import comfy.ldm.modules.diffusionmodules.openaimodel  # noqa: E402
 import comfy.ops  # noqa: E402
@@ -186,7 +185,9 @@ def lllite(embedding: int, bottleneck: int) -> Shapes:
     )
     found: Shapes = {}
     for path, layer in unet.named_modules():
-        if not path.startswith(("input_blocks", "middle_block")) or not re.search(r"attn1\.to_[qkv]$|attn2\.to_q$", path):
+        if not path.startswith(("input_blocks", "middle_block")) or not re.search(
+            r"attn1\.to_[qkv]$|attn2\.to_q$", path
+        ):
             continue
         depth = 3 if path.startswith("middle_block") else (int(path.split(".")[1]) + 2) // 3
         convolution, linear = torch.nn.Conv2d, torch.nn.Linear
