@@ -7,9 +7,9 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
-from .nodes import apply, demo, inspect, load, model, preprocess, schedule, sparse, union, weight
+from .nodes import apply, demo, inspect, load, model, preprocess, reference, schedule, sparse, union, weight
 
-SECTIONS = (load, model, sparse, apply, union, weight, schedule, preprocess, inspect, demo)
+SECTIONS = (load, reference, model, sparse, apply, union, weight, schedule, preprocess, inspect, demo)
 DEMO_CONTROLS = Path(__file__).parent / "demo" / "weights" / "controlnet"
 
 

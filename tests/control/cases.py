@@ -20,6 +20,7 @@ from control_composer.tests.control.case import Case, made, save
 from control_composer.tests.control.case_controlnext import controlnext
 from control_composer.tests.control.case_ctrlora import ctrlora
 from control_composer.tests.control.case_lllite import lllite
+from control_composer.tests.control.case_reference import reference
 from control_composer.tests.control.case_sparsectrl import sparse
 from control_composer.tests.control.case_union import several_types
 
@@ -156,5 +157,7 @@ INSIDE: dict[str, Callable[[Path], Case]] = {
     "ControlNeXt": controlnext("sd1", "August"),
     "ControlNeXt XL": controlnext("sdxl", "August", connected=False),
     "ControlNeXt, in the middle": controlnext("sd1", "SD1.5"),
+    "reference": reference("sd1", "attention + adain"),
+    "reference XL": reference("sdxl", "attention"),
 }
 """Families that act inside of the UNet."""
