@@ -86,7 +86,9 @@ def condition_inputs() -> list[io.Input]:
         ),
         Weights.Input("weights", optional=True, tooltip="One factor per block of the UNet, from a weights node."),
         io.Vae.Input(
-            "vae", optional=True, tooltip="Only for controls that read latents, such as those of SD3 and Flux."
+            "vae",
+            optional=True,
+            tooltip="Only for controls that read latents: Reference Control, which needs the VAE of the model, and those of SD3 and Flux.",
         ),
         StrengthSchedule.Input(
             "schedule",
