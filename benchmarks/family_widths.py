@@ -24,9 +24,10 @@ from torch import Tensor
 comfy.cli_args.args.cpu = True
 
 from control_composer.benchmarks.residual_widths import SDXL, TOLERANCE, relative  # noqa: E402
-from control_composer.benchmarks.surroundings import hardware  # noqa: E402
+from control_composer.benchmarks.surroundings import commit, hardware  # noqa: E402
 from control_composer.checkpoints import load_checkpoint  # noqa: E402
 from control_composer.control import EncoderNetwork  # noqa: E402
+from control_composer.control.union import UnionHint  # noqa: E402
 
 ADAPTERS: dict[str, dict[str, Any]] = {
     "adapter": {},
@@ -34,13 +35,22 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "light adapter": {"adapter_type": "light_adapter", "channels": [320, 640, 1280], "num_res_blocks": 4},
 }
 
+GROUPS: list[dict[int, float]] = [
+    *({number: 1.0} for number in range(8)),
+    {0: 0.7, 6: 1.4},
+    {1: 0.5, 3: 1.0, 7: 1.2},
+]
+"""For a union network: the types of each pass and the strengths of their hints."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", choices=[*ADAPTERS, "union", []], default=[])
     parser.add_argument("--folder", type=Path, help="where the weights are written for the time of the run")
     options = parser.parse_args()
-    print(f"{datetime.date.today()}, {hardware()}, torch {torch.__version__}, diffusers {diffusers.__version__}, fp32")
+    print(
+        f"{datetime.date.today()}, commit {commit()}, {hardware()}, torch {torch.__version__}, diffusers {diffusers.__version__}, fp32"
+    )
     passed = True
     with tempfile.TemporaryDirectory(dir=options.folder) as folder, torch.no_grad():
         for kind in options.kinds or ADAPTERS:
@@ -72,30 +82,44 @@ def adapter(path: Path, config: dict[str, Any]) -> Iterable[tuple[Tensor, Tensor
 
 
 def union(path: Path) -> Iterable[tuple[Tensor, Tensor]]:
-    """Ours and diffusers' residuals for one type after another."""
+    """Ours and diffusers' residuals for one type after another, and for several in one pass."""
     generator = torch.Generator().manual_seed(0)
     net = diffusers.ControlNetUnionModel(
         **SDXL, conditioning_embedding_out_channels=(16, 32, 96, 256), num_control_type=8
     )
     fill(net, generator)
     safetensors.torch.save_file(net.state_dict(), path)
-    hint, x = torch.rand(1, 3, 128, 128, generator=generator), torch.randn(1, 4, 16, 16, generator=generator)
+    hints, x = torch.rand(8, 1, 3, 64, 64, generator=generator), torch.randn(1, 4, 8, 8, generator=generator)
     time, context = torch.tensor([501.0]), torch.randn(1, 77, 2048, generator=generator)
-    text, sizes = torch.randn(1, 1280, generator=generator), torch.tensor([[128.0, 128, 0, 0, 128, 128]])
+    text, sizes = torch.randn(1, 1280, generator=generator), torch.tensor([[64.0, 64, 0, 0, 64, 64]])
     added = {"text_embeds": text, "time_ids": sizes}
     y = torch.cat([text, net.add_time_proj(sizes.flatten()).reshape(1, -1)], dim=1)
 
     expected = []
-    for number in range(8):
-        chosen = torch.nn.functional.one_hot(torch.tensor([number]), 8)
-        down, middle = net(x, time, context, [hint], chosen, [number], added_cond_kwargs=added, return_dict=False)
+    for group in GROUPS:
+        chosen = torch.zeros(1, 8)
+        chosen[0, list(group)] = 1.0
+        down, middle = net(
+            x,
+            time,
+            context,
+            [hints[number] for number in group],
+            chosen,
+            list(group),
+            list(group.values()),
+            added_cond_kwargs=added,
+            return_dict=False,
+        )
         expected.append([*down, middle])
     del net
     network = EncoderNetwork.from_module(load_checkpoint(path).built.module, name="union", base="SDXL")
-    for number, residuals in enumerate(expected):
-        of_type = network.with_type(number)
-        found = of_type.residuals(x, of_type.embed_hint(hint), time, context, y)
-        yield from zip([*found.output, *found.middle], residuals, strict=True)
+    for group, residuals in zip(GROUPS, expected, strict=True):
+        read = [UnionHint(hints[number], number, strength) for number, strength in group.items()]
+        embedding = sum(hint.read_by(network).embed_hint(hint.hint_bchw) for hint in read)
+        found = network.residuals(x, embedding, time, context, y, [tuple(group)])
+        pairs = list(zip([*found.output, *found.middle], residuals, strict=True))
+        print(f"  {', '.join(map(str, read))}: {max(relative(*pair) for pair in pairs):.2e}", flush=True)
+        yield from pairs
 
 
 if __name__ == "__main__":
