@@ -20,6 +20,8 @@ from control_composer.checkpoints import CheckpointError, open_control
 from control_composer.checkpoints.adapter import AdapterHyperparameters, adapter_shapes
 from control_composer.checkpoints.encoder import NO_ATTENTION, EncoderHyperparameters, expected_shapes
 from control_composer.checkpoints.families.union import UnionHyperparameters, union_shapes
+from control_composer.checkpoints.lllite import LLLiteHyperparameters, lllite_shapes
+from control_composer.tests.checkpoints.lllite_reference import module
 
 MUTATIONS = 120
 SIZES: tuple[Any, ...] = (0, 1, 2, 3, 5, 64, 320, 2**20, 2**40, 2**70, -1, None, "4", [3])
@@ -27,11 +29,14 @@ SMALL = EncoderHyperparameters(4, 32, 3, (1, 1), (1, 2), (NO_ATTENTION, 1), 1, 2
 UNION = UnionHyperparameters(4, 320, 3, (1,), (1,), (NO_ATTENTION,), NO_ATTENTION, None, True, None, 6)
 FULL = AdapterHyperparameters(light=False, in_channels=64, channels=(4, 8, 8, 8), res_blocks=1, convolution=True)
 LIGHT = AdapterHyperparameters(light=True, in_channels=64, channels=(4, 8, 8, 8), res_blocks=1)
+LLLITE = LLLiteHyperparameters((module("input_blocks_4"), module("middle_block", depth=3, convolution=True)))
 
 
 def tensors_of(family: str) -> dict[str, Tensor]:
     if family == "union":
         shapes = expected_shapes(UNION) | union_shapes(UNION)
+    elif family == "lllite":
+        shapes = lllite_shapes(LLLITE)
     elif family in ("full", "light"):
         shapes = adapter_shapes(FULL if family == "full" else LIGHT)
     elif family == "diffusers adapter":
@@ -66,7 +71,9 @@ def resized(entry: dict[str, Any], dice: random.Random) -> None:
     )
 
 
-@pytest.mark.parametrize("family", ["union", "full", "light", "diffusers adapter", "control lora", "difference"])
+@pytest.mark.parametrize(
+    "family", ["union", "lllite", "full", "light", "diffusers adapter", "control lora", "difference"]
+)
 def test_headers_with_other_shapes_and_names(family: str, tmp_path: Path) -> None:
     content = safetensors.torch.save(tensors_of(family), {"num_head_channels": "16"})
     end = 8 + struct.unpack("<Q", content[:8])[0]
