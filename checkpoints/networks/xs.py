@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import gcd
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
@@ -26,27 +26,34 @@ def groups_of(channels: int) -> int:
     return next(groups for groups in range(min(MOST_GROUPS, channels), 0, -1) if channels % groups == 0)
 
 
+class Make(NamedTuple):
+    """What all parts are made with; `ops` are the host's operations, `factory` dtype and device."""
+
+    net: XSHyperparameters
+    settings: XSSettings
+    ops: Any
+    attn_precision: torch.dtype | None
+    factory: dict[str, Any]
+
+    def conv(self, before: int, after: int) -> Any:
+        return self.ops.Conv2d(before, after, 1, **self.factory)
+
+
 class ResBlock(nn.Module):
     """`groups`: of its two norms."""
 
     def __init__(
-        self,
-        before: int,
-        after: int,
-        time: int,
-        ops: Any,
-        groups: tuple[int, int] | None = None,
-        eps: float = EPSILON,
-        **factory: Any,
+        self, before: int, after: int, make: Make, groups: tuple[int, int] | None = None, eps: float = EPSILON
     ) -> None:
         super().__init__()
+        ops, factory = make.ops, make.factory
         first, second = groups or (groups_of(before), groups_of(after))
         self.norm1 = ops.GroupNorm(first, before, eps=eps, **factory)
         self.conv1 = ops.Conv2d(before, after, 3, padding=1, **factory)
-        self.time_emb_proj = ops.Linear(time, after, **factory)
+        self.time_emb_proj = ops.Linear(make.net.time_width, after, **factory)
         self.norm2 = ops.GroupNorm(second, after, eps=eps, **factory)
         self.conv2 = ops.Conv2d(after, after, 3, padding=1, **factory)
-        self.conv_shortcut = None if before == after else ops.Conv2d(before, after, 1, **factory)
+        self.conv_shortcut = None if before == after else make.conv(before, after)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(silu(self.norm1(x))) + self.time_emb_proj(silu(emb))[:, :, None, None]
@@ -57,20 +64,12 @@ class ResBlock(nn.Module):
 class Transformer(nn.Module):
     """As the host's SpatialTransformer, whose norm has always 32 groups."""
 
-    def __init__(
-        self,
-        channels: int,
-        inner: int,
-        heads: int,
-        depth: int,
-        net: XSHyperparameters,
-        ops: Any,
-        attn_precision: torch.dtype | None,
-        **factory: Any,
-    ) -> None:
+    def __init__(self, level: int, depth: int, make: Make, groups: int | None = None) -> None:
         super().__init__()
+        net, ops, factory = make.net, make.ops, make.factory
+        channels, inner, heads = net.channels[level], net.inner[level], make.settings.heads[level]
         self.linear = net.linear
-        self.norm = ops.GroupNorm(groups_of(channels), channels, eps=ATTENTION_EPSILON, **factory)
+        self.norm = ops.GroupNorm(groups or groups_of(channels), channels, eps=ATTENTION_EPSILON, **factory)
         project = ops.Linear if net.linear else lambda *sizes, **to: ops.Conv2d(*sizes, 1, **to)
         self.proj_in = project(channels, inner, **factory)
         self.transformer_blocks = nn.ModuleList(
@@ -79,7 +78,7 @@ class Transformer(nn.Module):
                 heads,
                 inner // heads,
                 context_dim=net.context_dim,
-                attn_precision=attn_precision,
+                attn_precision=make.attn_precision,
                 operations=ops,
                 **factory,
             )
@@ -155,9 +154,9 @@ class Level(nn.Module):
             if part.depth is None:
                 self.downsamplers = Downsample(joined, part.channels, make.ops, **make.factory)
                 continue
-            self.resnets.append(ResBlock(joined, part.channels, make.net.time_width, make.ops, **make.factory))
+            self.resnets.append(ResBlock(joined, part.channels, make))
             if part.depth != NO_ATTENTION:
-                self.attentions.append(make.attention(part.level, part.depth))
+                self.attentions.append(Transformer(part.level, part.depth, make))
 
     def forward(self, number: int, h: Tensor, emb: Tensor, context: Tensor) -> Tensor:
         if number == RES_BLOCKS:
@@ -171,17 +170,16 @@ class Level(nn.Module):
 class MidBlock(nn.Module):
     def __init__(self, channels: int, base: int, make: Make) -> None:
         super().__init__()
-        net, time = make.net, make.net.time_width
-        groups, eps = None, EPSILON
+        net = make.net
+        common, groups, eps = None, None, EPSILON
         if net.norms == "adapter":
-            common = groups_of(gcd(channels, channels + base))
-            groups, eps = (common, common), ADAPTER_MIDDLE_EPSILON
-        first = ResBlock(channels + base, channels, time, make.ops, groups, eps, **make.factory)
-        second = ResBlock(channels, channels, time, make.ops, None, eps, **make.factory)
-        self.resnets = nn.ModuleList((first, second))
+            common, eps = groups_of(gcd(channels, channels + base)), ADAPTER_MIDDLE_EPSILON
+            groups = (common, common)
+        first = ResBlock(channels + base, channels, make, groups, eps)
+        self.resnets = nn.ModuleList((first, ResBlock(channels, channels, make, groups, eps)))
         self.attentions = nn.ModuleList()
         if net.depth_middle != NO_ATTENTION:
-            self.attentions.append(make.attention(net.levels - 1, net.depth_middle))
+            self.attentions.append(Transformer(net.levels - 1, net.depth_middle, make, common))
 
     def forward(self, h: Tensor, emb: Tensor, context: Tensor) -> Tensor:
         h = self.resnets[0](h, emb)
@@ -204,33 +202,6 @@ class UpConnections(nn.Module):
     def __init__(self, places: list[tuple[int, int, int]], make: Make) -> None:
         super().__init__()
         self.ctrl_to_base = nn.ModuleList(make.conv(width, feature) for _, width, feature in places)
-
-
-class Make:
-    """The settings that all parts share."""
-
-    def __init__(
-        self,
-        net: XSHyperparameters,
-        settings: XSSettings,
-        ops: Any,
-        attn_precision: torch.dtype | None,
-        factory: dict[str, Any],
-    ) -> None:
-        self.net, self.settings, self.ops, self.attn_precision, self.factory = (
-            net,
-            settings,
-            ops,
-            attn_precision,
-            factory,
-        )
-
-    def conv(self, before: int, after: int) -> Any:
-        return self.ops.Conv2d(before, after, 1, **self.factory)
-
-    def attention(self, level: int, depth: int) -> Transformer:
-        channels, inner, heads = self.net.channels[level], self.net.inner[level], self.settings.heads[level]
-        return Transformer(channels, inner, heads, depth, self.net, self.ops, self.attn_precision, **self.factory)
 
 
 class ControlStream(nn.Module):
