@@ -23,6 +23,7 @@ from control_composer.tests.control.case_lllite import lllite
 from control_composer.tests.control.case_reference import reference
 from control_composer.tests.control.case_sparsectrl import sparse
 from control_composer.tests.control.case_union import several_types
+from control_composer.tests.control.case_xs import xs
 
 
 def adapter(kind: str, cin: int) -> Callable[[Path], Case]:
@@ -157,6 +158,8 @@ INSIDE: dict[str, Callable[[Path], Case]] = {
     "ControlNeXt": controlnext("sd1", "August"),
     "ControlNeXt XL": controlnext("sdxl", "August", connected=False),
     "ControlNeXt, in the middle": controlnext("sd1", "SD1.5"),
+    "ControlNet-XS": xs("sd1"),
+    "ControlNet-XS XL": xs("sdxl"),
     "reference": reference("sd1", "attention + adain"),
     "reference XL": reference("sdxl", "attention"),
 }
