@@ -84,9 +84,11 @@ def adapter(path: Path, config: dict[str, Any]) -> Iterable[tuple[Tensor, Tensor
 def union(path: Path) -> Iterable[tuple[Tensor, Tensor]]:
     """Ours and diffusers' residuals for one type after another, and for several in one pass."""
     generator = torch.Generator().manual_seed(0)
-    net = diffusers.ControlNetUnionModel(
-        **SDXL, conditioning_embedding_out_channels=(16, 32, 96, 256), num_control_type=8
-    )
+    with torch.device("meta"):  # weights are made once, by `fill`
+        net = diffusers.ControlNetUnionModel(
+            **SDXL, conditioning_embedding_out_channels=(16, 32, 96, 256), num_control_type=8
+        )
+    net.to_empty(device="cpu")
     fill(net, generator)
     safetensors.torch.save_file(net.state_dict(), path)
     hints, x = torch.rand(8, 1, 3, 64, 64, generator=generator), torch.randn(1, 4, 8, 8, generator=generator)
