@@ -79,8 +79,8 @@ class ControlComposerLoad(io.ComfyNode):
                     default="auto",
                     optional=True,
                     tooltip="Which type of hint a Union or ProMax network is to read; the description lists those of the file. auto: none is "
-                    "told to it, or the one that the stock node Set Union ControlNet Type chose. For several types use one layer for each: "
-                    "they run in one batch.",
+                    "told to it, or the one that the stock node Set Union ControlNet Type chose. Several types in one "
+                    "pass are for Union Control Layer; layers of one type each run in one batch.",
                 ),
                 io.Combo.Input(
                     "base_name",

@@ -93,11 +93,14 @@ def through_the_host(model: Any, layers: Any, size: Any = SIZE, steps: int = 2) 
 
 
 @torch.no_grad()
-def theirs(net: Any, asked: dict[str, Tensor], row: int, hints: dict[str, tuple[Tensor, float]]) -> list[Tensor]:
-    """Diffusers' residuals for one row: each picture (1, H, W, 3) at the latent's size, with its strength."""
+def theirs(
+    net: Any, asked: dict[str, Tensor], row: int, hints: dict[str, tuple[Tensor, float]], left: int = 0
+) -> list[Tensor]:
+    """Diffusers' residuals for one row: each picture (1, H, W, 3) at the size of the canvas, cut where an area begins, with its strength."""
     x = asked["x"][row : row + 1]
-    height, width = 8 * x.shape[-2], 8 * x.shape[-1]
+    height, width = 64, 128
     placed = [interpolate(image.movedim(-1, 1), (height, width), mode="nearest-exact") for image, _ in hints.values()]
+    placed = [hint[..., left : left + 8 * x.shape[-1]] for hint in placed]
     numbers = [NUMBERS[name] for name in hints]
     chosen = torch.zeros(1, 8)
     chosen[0, numbers] = 1.0
@@ -168,6 +171,25 @@ def test_batches_of_their_own(promax: Any) -> None:
         hints = {"tile": HINTS["tile"], "openpose": (images[row % 2 : row % 2 + 1], 0.7)}
         for mine, want in zip([*found.output, *found.middle], theirs(net, watch.asked[0], row, hints), strict=True):
             assert mine is not None and narrow.relative(mine[row : row + 1], want) <= TOLERANCE
+
+
+def test_an_area(promax: Any) -> None:
+    """A conditioning for a part of the canvas: each hint is sized for the whole canvas and cut."""
+    net, ours, model = promax
+    positive, negative = start()
+    positive[0][1]["area"] = (8, 8, 0, 4)  # height, width, top, left in cells
+    watch = Watch(model)
+    layer = union_layer_of(ours, typed(["tile", "openpose"]), node=NODE)
+    narrow.sample(watch.model, *compose_controls(positive, negative, [layer]), SIZE, steps=1)
+    hints = {name: HINTS[name] for name in ("openpose", "tile")}
+    widths = []
+    for call, asked in zip(watch.calls, watch.asked, strict=True):
+        found = Residuals.from_host(call.control or {})
+        widths.append(asked["x"].shape[-1])
+        left = 32 if widths[-1] == 8 else 0
+        for mine, want in zip([*found.output, *found.middle], theirs(net, asked, 0, hints, left), strict=True):
+            assert mine is not None and narrow.relative(mine, want) <= TOLERANCE
+    assert sorted(widths) == [8, 16]
 
 
 def test_one_picture_is_an_ordinary_layer(promax: Any) -> None:
