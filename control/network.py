@@ -60,7 +60,7 @@ class EncoderNetwork:
         load_device: torch.device | None = None,
         offload_device: torch.device | None = None,
         manual_cast_dtype: torch.dtype | None = None,
-    ) -> EncoderNetwork:
+    ) -> Self:
         """Puts a `comfy.cldm.cldm.ControlNet` into the host's memory management.
 
         Devices default to those the host uses for ControlNets.
