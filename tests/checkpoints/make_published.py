@@ -209,6 +209,13 @@ def lllite(embedding: int, bottleneck: int) -> Shapes:
     return found
 
 
+def controlnext(release: str) -> Shapes:
+    """dvlab-research/ControlNeXt's network of one of its releases, out of diffusers' blocks."""
+    from controlnext_reference import REAL, Reference  # beside this script
+
+    return shapes(Reference(release, **REAL[release]))
+
+
 def files() -> Iterable[tuple[str, str, float | None, Shapes]]:
     """File, dtype, size in MB as published, tensors."""
     yield "control_v11p_sd15_canny_fp16.safetensors", "float16", 722.6, cldm(SD1)
@@ -248,6 +255,9 @@ def files() -> Iterable[tuple[str, str, float | None, Shapes]]:
     for rgb, kind in ((True, "rgb"), (False, "scribble")):
         yield f"v3_sd15_sparsectrl_{kind}.ckpt", "float32", 1990, sparsectrl(rgb, original=True)
         yield f"guoyww animatediff-sparsectrl-{kind}", "float32", None, sparsectrl(rgb, original=False)
+    yield "ControlNeXt-SD1.5 deepfashion_caption controlnet.safetensors", "float32", 21.4, controlnext("SD1.5")
+    yield "ControlNeXt-SDXL vidit_depth controlnet (July 2024).safetensors", "float32", 22.4, controlnext("SDXL July")
+    yield "ControlNeXt-SDXL anime_canny controlnet.safetensors", "float32", 14.1, controlnext("August")
 
 
 def tree(found: Shapes) -> dict[str, Any]:
