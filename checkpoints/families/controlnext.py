@@ -115,7 +115,7 @@ CONTROLNEXT_VIDEO = Family(
 
 # A part of a UNet, in diffusers' names or in the host's; all of one is a diffusion model, which has the first convolution too.
 UNET_WEIGHTS = Family(
-    "the UNet weights of a ControlNeXt",
+    "a file of UNet weights for a ControlNeXt",
     AnyOf(
         AllOf(
             AnyOf(Starting("down_blocks."), Starting("mid_block."), Starting("up_blocks.")),

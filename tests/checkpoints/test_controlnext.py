@@ -186,7 +186,7 @@ def test_published_unet_weights_are_refused_with_the_name_of_their_node(
     with pytest.raises(RefusedFamilyError) as refused:
         open_control(save({name: torch.zeros(1) for name in names}, "unet.safetensors"))
     assert str(refused.value) == (
-        f"'unet.safetensors' is the UNet weights of a ControlNeXt (it has the key '{sorted(names)[0]}'), but a ControlNet was expected; load it "
+        f"'unet.safetensors' is a file of UNet weights for a ControlNeXt (it has the key '{sorted(names)[0]}'), but a ControlNet was expected; load it "
         "with the node 'Apply ControlNeXt Weights (Control Composer)', and choose the small file that it came with here."
     )
     with pytest.raises(RefusedFamilyError, match="is a diffusion model without a control in it"):

@@ -40,6 +40,16 @@ EXAMPLES = {
     ),
     "a ControlNet-XS": ("control_to_base_for_conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"),
     "a ControlNeXt": ("mid_convs.0.0.weight", "embedding.0.weight", "down_res.0.norm1.weight"),
+    "a ControlNeXt for Stable Video Diffusion": (
+        "mid_convs.0.0.weight",
+        "embedding.0.weight",
+        "down_res.0.norm1.weight",
+        "scale",
+    ),
+    "a file of UNet weights for a ControlNeXt": (
+        "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_out.0.weight",
+        "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_out.0.weight",
+    ),
     "a difference ControlNet, which is added to its model": (
         "difference",
         *(f"control_model.{name}" for name in CLDM),
