@@ -88,7 +88,8 @@ def condition_inputs() -> list[io.Input]:
         io.Vae.Input(
             "vae",
             optional=True,
-            tooltip="Only for controls that read latents: Reference Control, which needs the VAE of the model, and those of SD3 and Flux.",
+            tooltip="Only for controls that read latents: Reference Control, which needs the VAE of the model, SparseCtrl RGB, CtrLoRA, and those of SD3 "
+            "and Flux.",
         ),
         StrengthSchedule.Input(
             "schedule",
@@ -153,7 +154,8 @@ def layer_inputs() -> list[io.Input]:
             default="cycle",
             optional=True,
             tooltip="When there are fewer hints than latents. cycle: start over, 1 2 1 2. repeat: an equal share each, 1 1 2 2. "
-            "hold last: 1 2 2 2. error: refuse. A single hint serves all.",
+            "hold last: 1 2 2 2. error: refuse. A single hint serves all. Of no effect on a SparseCtrl, whose pictures are for the frames of the "
+            "node Sparse Frames.",
         ),
     ]
 
