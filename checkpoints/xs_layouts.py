@@ -26,8 +26,9 @@ ORIGINAL_PARTS = (
     ("input_hint_block.0.", "controlnet_cond_embedding.conv_in."),
 )
 RES_NAMES = {cldm: name for name, cldm in RES_BLOCK.items()}
-# Of the original: a buffer of ones that its script multiplies by the strength while it runs, and the annotator of its depth networks.
-NO_WEIGHTS = ("scale_list", "hint_model.")
+# Of the original: a buffer of ones that its script multiplies by the strength while it runs, the annotator of its depth networks, and an embedding
+# of the pooled vector that it takes from the model instead.
+NO_WEIGHTS = ("scale_list", "hint_model.", "control_model.label_emb.")
 
 
 def model_names(names: Iterable[str]) -> dict[str, str]:
