@@ -1,4 +1,4 @@
-"""Public files, by their names and shapes alone (published/*.json, which make_published.py writes): each is known by its own family and no other."""
+"""Public files, by their names and shapes alone (published/*.json, which make_published.py and make_published_xs.py write): each is known by its own family and no other."""
 
 from __future__ import annotations
 
@@ -26,7 +26,16 @@ LORA = "a Control-LoRA"
 LLLITE = "a ControlNet-LLLite"
 FULL = "a T2I-Adapter (full)"
 RGB, SCRIBBLE = "a SparseCtrl (RGB)", "a SparseCtrl (scribble)"
+XS = "a ControlNet-XS (diffusers layout)"
+XS_MODEL = "a ControlNet-XS (layout of diffusers 0.25 to 0.27)"
+XS_ORIGINAL = "a ControlNet-XS (vislearn layout)"
 EXPECTED = {
+    "UmerHA_Testing-ConrolNetXS-SD2.1-canny": (XS, "SD2"),
+    "UmerHA_Testing-ConrolNetXS-SDXL-canny": (XS, "SDXL"),
+    "UmerHA_ConrolNetXS-SD2.1-canny": (XS_MODEL, "SD2"),
+    "UmerHA_ConrolNetXS-SDXL-canny": (XS_MODEL, "SDXL"),
+    "sd21_encD_canny_14m": (XS_ORIGINAL, "SD2"),
+    "sd15_encD_canny_53m": (XS_ORIGINAL, "SD1"),
     "control_v11p_sd15_canny_fp16": (CLDM, "SD1"),
     "control_v11p_sd15_canny": (CLDM, "SD1"),
     "lllyasviel_control_v11p_sd15_canny_diffusers": (DIFFUSERS, "SD1"),
@@ -132,3 +141,13 @@ def test_what_the_descriptions_add() -> None:
     assert notes("xinsir_controlnet-union-sdxl-1.0_promax")[0].endswith(", segment, tile, repaint")
     assert notes("control-lora-canny-rank256")[0] == "ranks: 36 to 256"
     assert notes("control_v11p_sd15_canny") == ()
+    small = "control stream: 4-8-16-16 channels; heads 1-1-2-2 (convention)"
+    for name in ("UmerHA_Testing-ConrolNetXS-SD2.1-canny", "UmerHA_ConrolNetXS-SD2.1-canny", "sd21_encD_canny_14m"):
+        assert notes(name) == (small, "time embedding: its own, mix 1")
+    for name, mix in (("UmerHA_Testing-ConrolNetXS-SDXL-canny", "1"), ("UmerHA_ConrolNetXS-SDXL-canny", "0.95")):
+        large = "control stream: 32-64-128 channels; heads 1-1-2 (convention)"
+        assert notes(name) == (large, f"time embedding: its own, mix {mix}")
+    assert notes("sd15_encD_canny_53m") == (
+        "control stream: 64-128-256-256 channels; heads 8-8-8-8 (convention)",
+        "time embedding: the model's",
+    )
