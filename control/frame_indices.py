@@ -46,12 +46,20 @@ class FrameIndices:
             raise ControlError(
                 f'The frames "{self.text}" of {name} name frame {twice} of {total} twice, but each frame can have one picture; name it once.'
             )
-        if len(frames) != pictures:
-            raise ControlError(
-                f'The image of {name} has {count_of(pictures, "picture")}, but its frames "{self.text}" are {len(frames)} in a batch of {total} '
-                f"and one picture for each was expected; give {len(frames)} pictures, or name {count_of(pictures, 'frame')} in {NODE}."
-            )
+        self._check_count(pictures, len(frames), name)
         return tuple(frames)
+
+    def check(self, pictures: int, name: str) -> None:
+        """Raises ControlError where no batch, however long, has a frame for each picture."""
+        if self.ranges and all((first < 0) == (last < 0) for first, last in self.ranges):
+            self._check_count(pictures, sum(abs(last - first) + 1 for first, last in self.ranges), name)
+
+    def _check_count(self, pictures: int, frames: int, name: str) -> None:
+        if frames != pictures:
+            raise ControlError(
+                f'The image of {name} has {count_of(pictures, "picture")}, but its frames "{self.text}" are {frames} and one picture for each was '
+                f"expected; give {count_of(frames, 'picture')}, or name {count_of(pictures, 'frame')} in {NODE}."
+            )
 
     def _spread(self, pictures: int, total: int, name: str) -> tuple[int, ...]:
         """AnimateDiff's examples: 0, 5, 10, 15 for four pictures in 16 frames, 0, 8, 15 for three."""

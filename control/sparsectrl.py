@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
@@ -93,8 +93,9 @@ class SparseControl(SelfPlacing):
         vae: Any = None,
         extra_concat: Any = (),
     ) -> SparseControl:
-        """Raises ControlError where the network reads latents and there is no VAE."""
+        """Raises ControlError where pictures and frames do not go together, or where the network reads latents and there is no VAE."""
         super().set_cond_hint(cond_hint, strength, timestep_percent_range, vae, list(extra_concat))
+        self.indices.check(len(cond_hint), self.name)
         if self.module.latent_hint and vae is None:
             raise ControlError(
                 f"{self.name} reads the latents of its pictures, but no VAE is connected to the Apply node and the model's own was expected; "
@@ -150,37 +151,37 @@ class SparseControl(SelfPlacing):
         frames = self.indices.frames(len(layer.hint_bchw), step.total, self.name)
         picture_on = {frame: picture for picture, frame in enumerate(frames)}
         same = (layer.placing, step.canvas, area, step.x_noisy.device)
-        wanted = [(picture_on.get(frame), *same) for frame in step.frames]
-        for key in dict.fromkeys(wanted):
-            if key not in self._embedded:
-                self._embedded[key] = self._embed(key[0], layer, step, area)
-        self._wanted = list(wanted)
+        if (None, same) not in self._embedded:
+            pictures = (None, *range(len(frames)))
+            hints = self._hints(layer, step, area)
+            self._embedded |= {
+                (picture, same): self.module.input_hint_block(hint, None, None)
+                for picture, hint in zip(pictures, hints, strict=True)
+            }
+        self._wanted = [(picture_on.get(frame), same) for frame in step.frames]
 
-    def _embed(self, picture: int | None, layer: Layer, step: Step, area: Area | None) -> Tensor:
-        """(1, model channels, h, w) of a picture; without one, of zeros and a mask of zeros."""
-        device, net = step.x_noisy.device, self.module
+    def _hints(self, layer: Layer, step: Step, area: Area | None) -> Iterator[Tensor]:
+        """What the network reads, (1, channels, h, w): zeros for frames without a picture, then each picture with a mask of ones as last channel."""
+        net = self.module
         cells = 1 if net.latent_hint else HINT_PIXELS_PER_CELL
-        height, width = (size * cells for size in step.size)
-        channels = net.input_hint_block[0].in_channels
-        hint = torch.zeros(1, channels, height, width, device=device, dtype=self.dtype)
-        if picture is not None:
-            pixels = place_hint(
-                layer.hint_bchw[picture : picture + 1], *step.canvas, layer.placing, area, HINT_PIXELS_PER_CELL
-            )
-            hint[:, :-1] = self._encode(pixels, hint[:, :-1].shape) if net.latent_hint else pixels
-            hint[:, -1:] = 1.0
-        embedding: Tensor = net.input_hint_block(hint, None, None)
-        return embedding
+        channels, height, width = net.input_hint_block[0].in_channels, *(size * cells for size in step.size)
+        blank = torch.zeros(1, channels, height, width, dtype=self.dtype, device=step.x_noisy.device)
+        yield blank
+        values = place_hint(layer.hint_bchw, *step.canvas, layer.placing, area, HINT_PIXELS_PER_CELL)
+        if net.latent_hint:
+            values = self._encode(values, (channels - 1, height, width))
+        for value in values.split(1):
+            yield torch.cat([value.to(blank), torch.ones_like(blank[:, :1])], dim=1)
 
-    def _encode(self, pixels: Tensor, expected: torch.Size) -> Tensor:
-        """(1, 3, 8h, 8w) in 0..1 -> (1, 4, h, w), the latents that the model knows; as the host's ControlNets make them. Raises ControlError."""
+    def _encode(self, pixels: Tensor, expected: tuple[int, ...]) -> Tensor:
+        """(N, 3, 8h, 8w) in 0..1 -> (N, 4, h, w), the latents that the model knows; as the host's ControlNets make them. Raises ControlError."""
         loaded = comfy.model_management.loaded_models(only_currently_used=True)
         latents = self.vae.encode(pixels.movedim(1, -1))
         comfy.model_management.load_models_gpu(loaded)
-        if latents.shape != expected:
+        if latents.shape[1:] != expected:
             raise ControlError(
                 f"The VAE of {self.name} makes latents of {' × '.join(map(str, latents.shape[1:]))} of a picture, but "
-                f"{' × '.join(map(str, expected[1:]))} were expected, as {self.base} has them; connect the VAE of the checkpoint."
+                f"{' × '.join(map(str, expected))} were expected, as {self.base} has them; connect the VAE of the checkpoint."
             )
         scaled: Tensor = self._model.latent_format.process_in(latents)
         return scaled

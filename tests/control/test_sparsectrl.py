@@ -331,7 +331,7 @@ def test_frames_that_are_none(text: str) -> None:
         (
             "0-2",
             1,
-            'The image of a.ckpt has 1 picture, but its frames "0-2" are 3 in a batch of 4 and one picture for each was expected; give 3 pictures, '
+            'The image of a.ckpt has 1 picture, but its frames "0-2" are 3 and one picture for each was expected; give 3 pictures, '
             "or name 1 frame in Sparse Frames.",
         ),
         (
@@ -346,6 +346,18 @@ def test_frames_that_do_not_fit(text: str, pictures: int, words: str) -> None:
     with pytest.raises(ControlError) as caught:
         FrameIndices.parse(text).frames(pictures, 4, "a.ckpt")
     assert str(caught.value) == words
+
+
+def test_a_number_of_pictures_that_fits_no_batch(scribble: Control) -> None:
+    """Refused by the Apply node already; where the batch decides, it waits for the batch."""
+    control = at_frames(scribble, "0, -3--1")
+    composed(control, narrow.picture(4, 64, 64))
+    with pytest.raises(
+        ControlError,
+        match=r"has 2 pictures, but its frames .* are 4 and one picture for each was expected; give 4 pictures, or",
+    ):
+        composed(control, narrow.picture(2, 64, 64))
+    composed(at_frames(scribble, "0--1"), narrow.picture(2, 64, 64))
 
 
 def test_the_node_wants_a_sparsectrl(model: Any, scribble: Control) -> None:
