@@ -52,7 +52,14 @@ class Published:
         try:
             self.writing = True
             timesteps = self.model.model.model_sampling.timestep(sigma).float()
-            unet(reference.to(unet.dtype), timesteps, context=c["c_crossattn"].to(unet.dtype), y=c.get("y"))
+            options = dict(self.model.model_options.get("transformer_options", {}))
+            unet(
+                self.beside(reference).to(unet.dtype),
+                timesteps,
+                context=c["c_crossattn"].to(unet.dtype),
+                y=c.get("y"),
+                transformer_options=options,
+            )
             self.written += 1
             self.writing = False
             out: Tensor = apply_model(x, sigma, **c)
@@ -61,6 +68,13 @@ class Published:
                 undo()
             self.undo.clear()
         return out
+
+    def beside(self, reference: Tensor) -> Tensor:
+        """With what an inpaint model reads beside it: no mask, and the reference's own latent."""
+        if self.model.model.diffusion_model.in_channels == 4:
+            return reference
+        clean = (self.latents * SCALE[self.kind]).expand_as(reference)
+        return torch.cat([reference, torch.zeros_like(reference)[:, 0:1], clean], dim=1)
 
     def hook(self, unet: Any) -> None:
         fidelity = self.style_fidelity ** (3 if self.kind == "sdxl" else 1)
