@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ class LLLite(Module):
         for shape, place in zip(self.net.modules, self.places.values(), strict=True):
             if shape.stride not in padded:
                 padded[shape.stride] = pad_to(scaled, shape.stride)
+            assert isinstance(place, Bottleneck)
             found.append(place.embed(padded[shape.stride]))
         return tuple(found)
 
@@ -75,7 +77,7 @@ def pad_to(hint_bchw: Tensor, stride: int) -> Tensor:
     return pad(hint_bchw, (0, -width % stride, 0, -height % stride), mode="replicate")
 
 
-def from_file(net: LLLiteHyperparameters, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def from_file(net: LLLiteHyperparameters, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a file under the names of `LLLite`, with `mid` in its two parts. Nothing but these is copied."""
     weights = {}
     for module in net.modules:
