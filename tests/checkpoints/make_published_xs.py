@@ -7,7 +7,6 @@ python host.py python tests/checkpoints/make_published_xs.py FOLDER
 from __future__ import annotations
 
 import json
-import re
 import sys
 import types
 from collections.abc import Iterable
@@ -16,6 +15,8 @@ from typing import Any
 
 import diffusers
 import torch
+
+from control_composer.tests.checkpoints.xs_names import model_modules, named
 
 PUBLISHED = Path(__file__).parent / "published"
 Shapes = dict[str, tuple[int, ...]]
@@ -62,30 +63,10 @@ def adapter(base: str) -> Shapes:
     }
 
 
-# Names of the adapter -> of ControlNetXSModel, the class of diffusers 0.25 to 0.27, which held a UNet2DConditionModel as `control_model`.
-RENAMED = (
-    (r"control_to_base_for_conv_in", lambda _: "down_zero_convs_out.0"),
-    (r"down_blocks\.(\d)\.ctrl_to_base\.(\d)", lambda found: f"down_zero_convs_out.{3 * int(found[1]) + int(found[2]) + 1}"),
-    (r"down_blocks\.(\d)\.base_to_ctrl\.(\d)", lambda found: f"down_zero_convs_in.{3 * int(found[1]) + int(found[2])}"),
-    (r"up_connections\.(\d)\.ctrl_to_base\.(\d)", lambda found: f"up_zero_convs_out.{3 * int(found[1]) + int(found[2])}"),
-    (r"mid_block\.ctrl_to_base", lambda _: "middle_block_out"),
-    (r"(down_blocks\.\d\.downsamplers)", lambda found: f"control_model.{found[1]}.0"),
-    (r"mid_block\.midblock", lambda _: "control_model.mid_block"),
-    (r"(conv_in|time_embedding|down_blocks)", lambda found: f"control_model.{found[1]}"),
-)  # fmt: skip
-
-
 def model(base: str) -> Shapes:
-    last = 3 * len(ADAPTERS[base].get("block_out_channels", range(4))) - 1
-    middle = (r"mid_block\.base_to_ctrl", lambda _: f"down_zero_convs_in.{last}")
-
-    def renamed(name: str) -> str:
-        for start, to in (middle, *RENAMED):
-            if found := re.match(rf"{start}(?=\.)", name):
-                return to(found) + name[found.end() :]
-        return name
-
-    return {renamed(name): shape for name, shape in adapter(base).items()}
+    """As ControlNetXSModel, the class of diffusers 0.25 to 0.27, saved it."""
+    levels = len(ADAPTERS[base].get("block_out_channels", range(4)))
+    return named(adapter(base), model_modules(levels))
 
 
 def original(folder: Path, **changes: Any) -> Shapes:

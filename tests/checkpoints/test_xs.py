@@ -29,6 +29,7 @@ from control_composer.checkpoints.load import load_checkpoint, open_control
 from control_composer.checkpoints.xs import XSHyperparameters, xs_shapes
 from control_composer.checkpoints.xs_settings import XSSettings
 from control_composer.tests.checkpoints.conftest import random_tensor
+from control_composer.tests.checkpoints.xs_names import model_modules, named, original_modules
 
 Save = Callable[..., Path]
 
@@ -54,64 +55,12 @@ def random_xs(net: XSHyperparameters, seed: int = 0) -> dict[str, Tensor]:
     return {name: random_tensor(shape, generator) for name, shape in xs_shapes(net).items()}
 
 
-# How diffusers 0.25 to 0.27 and vislearn/ControlNet-XS name the modules of this network of three levels, written out from their classes.
-PER_LEVEL = 3
-MODEL = {
-    "conv_in": "control_model.conv_in",
-    "time_embedding": "control_model.time_embedding",
-    "mid_block.midblock": "control_model.mid_block",
-    "control_to_base_for_conv_in": "down_zero_convs_out.0",
-    "mid_block.base_to_ctrl": "down_zero_convs_in.8",
-    "mid_block.ctrl_to_base": "middle_block_out",
-    **{f"down_blocks.{level}.{part}": f"control_model.down_blocks.{level}.{part}" for level in range(3) for part in ("resnets", "attentions")},
-    **{f"down_blocks.{level}.downsamplers": f"control_model.down_blocks.{level}.downsamplers.0" for level in range(2)},
-    **{f"down_blocks.{n // 3}.ctrl_to_base.{n % 3}": f"down_zero_convs_out.{n + 1}" for n in range(8)},
-    **{f"down_blocks.{n // 3}.base_to_ctrl.{n % 3}": f"down_zero_convs_in.{n}" for n in range(8)},
-    **{f"up_connections.{n // 3}.ctrl_to_base.{n % 3}": f"up_zero_convs_out.{n}" for n in range(9)},
-}  # fmt: skip
-RES = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}  # fmt: skip
-RES_BLOCKS = {
-    **{f"down_blocks.{level}.resnets.{n}": f"control_model.input_blocks.{3 * level + n + 1}.0" for level in range(3) for n in range(2)},
-    **{f"mid_block.midblock.resnets.{n}": f"control_model.middle_block.{2 * n}" for n in range(2)},
-}  # fmt: skip
-ORIGINAL = {
-    "conv_in": "control_model.input_blocks.0.0",
-    "time_embedding.linear_1": "control_model.time_embed.0",
-    "time_embedding.linear_2": "control_model.time_embed.2",
-    "mid_block.midblock.attentions.0": "control_model.middle_block.1",
-    "control_to_base_for_conv_in": "enc_zero_convs_out.0.0",
-    "mid_block.base_to_ctrl": "enc_zero_convs_in.8.0",
-    "mid_block.ctrl_to_base": "middle_block_out.0",
-    "controlnet_cond_embedding.conv_in": "input_hint_block.0",
-    **{f"controlnet_cond_embedding.blocks.{n}": f"input_hint_block.{2 * n + 2}" for n in range(6)},
-    "controlnet_cond_embedding.conv_out": "input_hint_block.14",
-    **{f"{ours}.{part}": f"{theirs}.{name}" for ours, theirs in RES_BLOCKS.items() for part, name in RES.items()},
-    **{f"down_blocks.{level}.attentions.{n}": f"control_model.input_blocks.{3 * level + n + 1}.1" for level in range(3) for n in range(2)},
-    **{f"down_blocks.{level}.downsamplers.conv": f"control_model.input_blocks.{3 * level + 3}.0.op" for level in range(2)},
-    **{f"down_blocks.{n // 3}.ctrl_to_base.{n % 3}": f"enc_zero_convs_out.{n + 1}.0" for n in range(8)},
-    **{f"down_blocks.{n // 3}.base_to_ctrl.{n % 3}": f"enc_zero_convs_in.{n}.0" for n in range(8)},
-    **{f"up_connections.{n // 3}.ctrl_to_base.{n % 3}": f"dec_zero_convs_out.{n}.0" for n in range(9)},
-}  # fmt: skip
-
-
-def named(tensors: dict[str, Tensor], modules: dict[str, str]) -> dict[str, Tensor]:
-    """The same tensors as another program names them."""
-
-    def name_of(name: str) -> str:
-        module = name
-        while module not in modules:
-            module = module.rpartition(".")[0]
-            if not module:
-                return name
-        return modules[module] + name[len(module) :]
-
-    return {name_of(name): tensor for name, tensor in tensors.items()}
-
-
 LAYOUTS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
     "a ControlNet-XS (diffusers layout)": dict,
-    "a ControlNet-XS (layout of diffusers 0.25 to 0.27)": lambda tensors: named(tensors, MODEL),
-    "a ControlNet-XS (vislearn layout)": lambda tensors: named(tensors, ORIGINAL) | {"scale_list": torch.ones(19)},
+    "a ControlNet-XS (layout of diffusers 0.25 to 0.27)": lambda tensors: named(tensors, model_modules(3)),
+    "a ControlNet-XS (vislearn layout)": lambda tensors: (
+        named(tensors, original_modules(3)) | {"scale_list": torch.ones(19)}
+    ),
 }
 
 
@@ -135,7 +84,7 @@ def test_layouts(layout: str, wrapper: str, save: Save) -> None:
 def test_what_the_original_does_not_use(save: Save) -> None:
     """The annotator of its depth networks, and the embedding of the pooled vector, which it takes from the model."""
     unused = {"hint_model.model.weight": torch.ones(2), "control_model.label_emb.0.0.weight": torch.ones(2, 2)}
-    file = named(random_xs(NARROW), ORIGINAL) | unused
+    file = named(random_xs(NARROW), original_modules(3)) | unused
     assert not set(unused) & set(open_control(save(file, metadata=HEADS)).match.names.values())
 
 
@@ -334,7 +283,11 @@ def test_nearly_an_xs(save: Save) -> None:
         open_control(save(wrong, metadata=HEADS))
     with pytest.raises(IncompleteError, match=r"and lacks 'conv_in.weight'"):
         open_control(save({name: x for name, x in tensors.items() if not name.startswith("conv_in")}, metadata=HEADS))
-    lost = {name: x for name, x in named(tensors, ORIGINAL).items() if name != "control_model.input_blocks.0.0.weight"}
+    lost = {
+        name: x
+        for name, x in named(tensors, original_modules(3)).items()
+        if name != "control_model.input_blocks.0.0.weight"
+    }
     with pytest.raises(IncompleteError, match=r"ControlNet-XS \(vislearn layout\) and lacks 'conv_in.weight'"):
         open_control(save(lost, metadata=HEADS))
 
