@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from .beside import Beside
 from .tensors import Checkpoint, TensorInfo
 
 # `control_model.` picks the control out of a whole Stable Diffusion checkpoint: one key suffices, the others are left.
@@ -29,12 +30,13 @@ class Canonical:
     prefix: str
     with_model: bool = False
     """Whether the file holds a Stable Diffusion model beside the control."""
+    beside: Beside = field(default_factory=Beside)
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.tensors[name].shape
 
 
-def canonical(checkpoint: Checkpoint) -> Canonical:
+def canonical(checkpoint: Checkpoint, other_files: Beside | None = None) -> Canonical:
     """Strip `control_model.` (leaving what is outside of it) or a wrapper's prefix that all keys share."""
     tensors = checkpoint.tensors
     prefix = ""
@@ -42,8 +44,10 @@ def canonical(checkpoint: Checkpoint) -> Canonical:
     while wrapper := next((p for p in WRAPPER_PREFIXES if tensors and all(n.startswith(p) for n in tensors)), None):
         tensors = {name[len(wrapper) :]: info for name, info in tensors.items()}
         prefix += wrapper
-    if any(name.startswith(CONTROL_PREFIX) for name in tensors) and not any(name.startswith(BESIDE) for name in tensors):
+    if any(name.startswith(CONTROL_PREFIX) for name in tensors) and not any(
+        name.startswith(BESIDE) for name in tensors
+    ):
         inside = {n[len(CONTROL_PREFIX) :]: info for n, info in tensors.items() if n.startswith(CONTROL_PREFIX)}
         tensors = {name: tensors[name] for name in MARKERS if name in tensors} | inside
         prefix += CONTROL_PREFIX
-    return Canonical(checkpoint.path, tensors, checkpoint.metadata, prefix, with_model)
+    return Canonical(checkpoint.path, tensors, checkpoint.metadata, prefix, with_model, other_files or Beside())

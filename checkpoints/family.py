@@ -14,6 +14,7 @@ from .canonical import Canonical
 from .condition import Condition
 from .heads import Heads
 
+METADATA = "the file's metadata"
 LOAD_A_CONTROL = "choose a ControlNet file here"
 
 
@@ -32,9 +33,11 @@ class Match:
     dtype: torch.dtype
     """The dtype that holds most of the file's numbers."""
     pooling: bool | None
-    """Global average pooling as the file's metadata say; None where they say nothing."""
+    """Global average pooling as the file or what stands beside it says; None where nothing does."""
     notes: tuple[str, ...] = ()
     """What else the description says, one line each."""
+    pooling_source: str = METADATA
+    """What says so."""
 
     def describe(self) -> str:
         """Family, base, hint channels, parameters and dtype, one a line."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .base import ConnectedBase
 from .encoder import EncoderHyperparameters
 from .errors import AmbiguousHeadsError
 
-Source = Literal["metadata", "model", "convention", "no attention", "base file", "host"]
+Source = Literal["metadata", "config.json", "model", "convention", "no attention", "base file", "host"]
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,24 @@ CONVENTIONS = {
 
 
 def resolve_heads(
-    path: Path, net: EncoderHyperparameters, metadata: Mapping[str, str], connected: ConnectedBase | None
+    path: Path,
+    net: EncoderHyperparameters,
+    metadata: Mapping[str, str],
+    connected: ConnectedBase | None,
+    config: Mapping[str, Any] | None = None,
 ) -> Heads:
-    """The heads by the file's metadata, else by the connected model, else by the base's convention.
+    """The heads by the file's metadata, else by diffusers' `config` beside it, by the connected model, or by the base's convention.
 
     Raises AmbiguousHeadsError rather than guess: a wrong number changes the picture without any error.
     """
     if not net.attention_channels:
         return Heads(count=None, width=net.model_channels, source="no attention")
-    found = _from_metadata(metadata) or _from_model(net, connected) or _from_convention(net)
+    found = (
+        _from_metadata(metadata)
+        or _from_config(net, config or {})
+        or _from_model(net, connected)
+        or _from_convention(net)
+    )
     if found is None:
         raise _ambiguous(
             path, f"splits {_widths(net)} channels into a number of attention heads that its shapes cannot tell"
@@ -80,6 +89,26 @@ def _from_metadata(metadata: Mapping[str, str]) -> Heads | None:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.isascii() and text.isdigit() and 0 < int(text) < 2**16 else None
+
+
+def _from_config(net: EncoderHyperparameters, config: Mapping[str, Any]) -> Heads | None:
+    """What diffusers' config.json tells, if it is that of a ControlNet of these widths: in a folder of many files it may be another's.
+
+    `attention_head_dim` is a number of heads, in spite of its name, where there is no `num_attention_heads` (diffusers, models/controlnets/controlnet.py).
+    """
+    widths = [mult * net.model_channels for mult in net.channel_mult]
+    if "ControlNet" not in str(config.get("_class_name")) or config.get("block_out_channels") != widths:
+        return None
+    told = config.get("num_attention_heads") or config.get("attention_head_dim")
+    counts = told if isinstance(told, list) else [told] * len(widths)
+    if len(counts) != len(widths) or not all(type(count) is int and 0 < count < 2**16 for count in counts):
+        return None
+    pairs = [(width, count) for width, count in zip(widths, counts, strict=True) if width in net.attention_channels]
+    if len({count for _, count in pairs}) == 1:
+        return Heads(count=pairs[0][1], width=None, source="config.json")
+    if len({width / count for width, count in pairs}) == 1 and pairs[0][0] % pairs[0][1] == 0:
+        return Heads(count=None, width=pairs[0][0] // pairs[0][1], source="config.json")
+    return None
 
 
 def _from_model(net: EncoderHyperparameters, connected: ConnectedBase | None) -> Heads | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .base import ConnectedBase
+from .beside import beside
 from .canonical import canonical
 from .detect import detect
 from .errors import BadWeightsError
@@ -68,7 +69,7 @@ def open_control(path: Path, connected: ConnectedBase | None = None) -> Opened:
     Raises CheckpointError, whose text is one sentence for the user.
     """
     checkpoint = open_checkpoint(path)
-    return Opened(checkpoint, detect(canonical(checkpoint), connected))
+    return Opened(checkpoint, detect(canonical(checkpoint, beside(path)), connected))
 
 
 def load_checkpoint(path: Path, connected: ConnectedBase | None = None) -> Loaded:

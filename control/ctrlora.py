@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import comfy.latent_formats
 import comfy.model_management
@@ -12,6 +12,9 @@ from torch import Tensor
 
 from .errors import ControlError
 from .network import HINT_PIXELS_PER_CELL, EncoderNetwork
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 HINT_CHANNELS = 3
 

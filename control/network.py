@@ -6,7 +6,7 @@ import copy
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import comfy.cldm.cldm
 import comfy.controlnet
@@ -22,6 +22,9 @@ from torch.nn.functional import silu
 from ..residuals.blocks import Block, Layout
 from ..residuals.residuals import Residuals
 from .errors import ControlError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 HINT_PIXELS_PER_CELL = 8
 """Pixels of the hint per latent cell: the hint network has three convolutions of stride 2."""

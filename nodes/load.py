@@ -11,11 +11,12 @@ import torch
 from comfy_api.latest import io
 
 from ..checkpoints import Loaded, Opened, connected_base, open_control
+from ..checkpoints.beside import companions
 from ..checkpoints.cache import FileStamp, WeakCache, file_stamp
 from ..checkpoints.difference import add_model
 from ..checkpoints.errors import NoModelError, UnionTypeError
 from ..checkpoints.families import UNION_TYPES
-from ..checkpoints.family import Match
+from ..checkpoints.family import METADATA, Match
 from ..checkpoints.load import read_weights
 from ..checkpoints.pair import pair
 from ..control import Control
@@ -71,7 +72,7 @@ class ControlComposerLoad(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="Global average pooling, with which the shuffle models were trained: every residual becomes its average over "
-                    "the picture. auto: as the file's metadata say, else off.",
+                    "the picture. auto: as the file's metadata say, or the .yaml of its name beside it, else off.",
                 ),
                 io.Combo.Input(
                     "union_type",
@@ -109,8 +110,10 @@ class ControlComposerLoad(io.ComfyNode):
         cls, control_net_name: str, base_name: str = NO_BASE, **_: Any
     ) -> tuple[FileStamp | str, ...]:
         names = (control_net_name,) if base_name == NO_BASE else (control_net_name, base_name)
-        paths = [folder_paths.get_full_path("controlnet", name) for name in names]
-        return tuple(name if path is None else file_stamp(Path(path)) for name, path in zip(names, paths, strict=True))
+        found = [folder_paths.get_full_path("controlnet", name) for name in names]
+        read = [Path(path) for path in found if path is not None]
+        read += [other for path in read for other in companions(path)]
+        return (*names, *(file_stamp(path) for path in read))
 
     @classmethod
     def execute(
@@ -160,7 +163,7 @@ def load_source(
     with_model = model.patches_uuid if loader.adds_to_model else None
     files = tuple(file_stamp(file) for file in (path, base) if file is not None)
     held, facts = NETWORKS.get((files, match.heads.count, match.heads.width, with_model), load)
-    pooled, reason = resolve_pooling(pooling, match.pooling, path.name)
+    pooled, reason = resolve_pooling(pooling, match.pooling, path.name, match.pooling_source)
     source = SOURCES[loader.kind](Held(held, match, path.name, pooled, facts.manual_cast_dtype, number))
     words = [match.describe(), facts.computes, f"pooling: {reason}", "" if number is None else f"type: {union_type}"]
     words.append(companion_note(model) if loader.kind == "controlnext" else "")
@@ -191,12 +194,12 @@ def type_number(path: Path, match: Match, union_type: str) -> int | None:
     return position
 
 
-def resolve_pooling(choice: str, metadata: bool | None, name: str) -> tuple[bool, str]:
+def resolve_pooling(choice: str, told: bool | None, name: str, told_by: str = METADATA) -> tuple[bool, str]:
     """Whether to pool, and the words that say so and why."""
     if choice != "auto":
         return choice == "on", choice
-    if metadata is not None:
-        return metadata, f"{'on' if metadata else 'off'}, by the file's metadata"
+    if told is not None:
+        return told, f"{'on' if told else 'off'}, by {told_by}"
     if POOLED_BY_NAME in name.lower():
         return False, "off; the name suggests a shuffle model, which wants pooling on"
     return False, "off"

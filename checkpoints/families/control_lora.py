@@ -56,6 +56,7 @@ class ControlLoraLoader:
         )
         if connected is not None:
             check_base(file.path, net, connected)
+        pooling, told_by = pooling_of(file)
         ranks = [shape[0] for name, shape in shapes.items() if name.endswith(DOWN)]
         return Match(
             family=family,
@@ -65,7 +66,8 @@ class ControlLoraLoader:
             names={name: info.name for name, info in tensors.items()},
             parameter_count=sum(info.numel for info in tensors.values()),
             dtype=main_dtype(tensors.values()),
-            pooling=pooling_of(file),
+            pooling=pooling,
+            pooling_source=told_by,
             notes=(*rank_notes(ranks), "weights and dtype: those of the model that it steers"),
         )
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..base import ConnectedBase, base_name, check_base
+from ..beside import yaml_of
 from ..canonical import Canonical
 from ..condition import AllOf, Containing, NoneOf
 from ..diffusers_layout import cldm_names
 from ..encoder import EncoderHyperparameters, Shape, expected_shapes
 from ..encoder_shapes import MissingNameError, check_shapes, hint_widths_of, incomplete, read_encoder
-from ..family import Built, Family, Kind, Match
-from ..heads import resolve_heads
+from ..family import METADATA, Built, Family, Kind, Match
+from ..heads import Heads, resolve_heads
 from ..tensors import main_dtype
 
 POOLING_KEY = "global_average_pooling"
@@ -52,16 +53,21 @@ class ControlNetLoader:
         check_shapes(file.path, family.noun, self.shapes(net), shapes)
         if connected is not None:
             check_base(file.path, net, connected)
+        config = file.beside.config if self.diffusers else {}
+        heads = resolve_heads(file.path, net, file.metadata, connected, config)
+        pooling, told_by = pooling_of(file)
         tensors = [file.tensors[theirs] for theirs in names.values()]
         return Match(
             family=family,
             base=base_name(net),
             hyperparameters=net,
-            heads=resolve_heads(file.path, net, file.metadata, connected),
+            heads=heads,
             names={ours: file.tensors[theirs].name for ours, theirs in names.items()},
             parameter_count=sum(info.numel for info in tensors),
             dtype=main_dtype(tensors),
-            pooling=pooling_of(file),
+            pooling=pooling,
+            pooling_source=told_by,
+            notes=heads_notes(heads),
         )
 
     def build(self, match: Match, tensors: Mapping[str, Tensor]) -> Built:
@@ -71,10 +77,19 @@ class ControlNetLoader:
         return build_encoder(match, tensors, diffusers=self.diffusers)
 
 
-def pooling_of(file: Canonical) -> bool | None:
-    """Global average pooling as the file's metadata say; None where they say nothing."""
+def pooling_of(file: Canonical) -> tuple[bool | None, str]:
+    """Global average pooling, and what says so: the file's metadata, or else the .yaml of its name; None where neither does."""
     text = file.metadata.get(POOLING_KEY)
-    return None if text is None else text.strip().lower() in ("true", "1", "yes", "on")
+    if text is not None:
+        return text.strip().lower() in ("true", "1", "yes", "on"), METADATA
+    return file.beside.pooling, yaml_of(file.path).name
+
+
+def heads_notes(heads: Heads) -> tuple[str, ...]:
+    """A word on heads that stand beside the file, where they might be another's."""
+    if heads.source != "config.json":
+        return ()
+    return (f"heads: {heads.count or f'of {heads.width} channels'}, by the config.json beside the file",)
 
 
 def unchanged(names: Iterable[str]) -> dict[str, str]:

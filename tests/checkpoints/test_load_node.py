@@ -113,7 +113,7 @@ def test_a_replaced_file_is_loaded_anew(weights: dict[str, Tensor], save: Save) 
 
 
 def test_fingerprint_of_an_absent_file() -> None:
-    assert ControlComposerLoad.fingerprint_inputs(control_net_name="gone.safetensors") == "gone.safetensors"
+    assert ControlComposerLoad.fingerprint_inputs(control_net_name="gone.safetensors") == ("gone.safetensors",)
 
 
 def test_heads_of_the_connected_model(weights: dict[str, Tensor], save: Save) -> None:
