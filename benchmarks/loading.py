@@ -22,6 +22,7 @@ import multiprocessing
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,29 +80,39 @@ def main() -> None:
     print(f"{datetime.date.today()}, {commit()}, {hardware()}, torch {torch.__version__}; SD1.5, computed in fp32")
     for dtype in options.dtype:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            path = write(Path(folder) / f"control.{options.format}", getattr(torch, dtype))
+            path = Path(folder) / f"control.{options.format}"
+            apart(write, path, getattr(torch, dtype))
             kept = ", kept in its dtype" if options.keep else ""
             print(f"{dtype}, {options.format} file of {path.stat().st_size / 2**20:.0f} MiB{kept}")
             report(path, options.rounds, KEEP[dtype] if options.keep else "")
 
 
-def write(path: Path, dtype: torch.dtype) -> Path:
+def write(path: Path, dtype: torch.dtype) -> None:
     tensors = {name: (torch.randn(shape) / 30).to(dtype) for name, shape in expected_shapes(SD1).items()}
     if path.suffix == ".pth":
         torch.save(tensors, path)
     else:
         safetensors.torch.save_file(tensors, path)
-    return path
+
+
+def apart(task: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function gives in a process of its own: a copy of this one, which has imported the host and computed nothing."""
+    fork = multiprocessing.get_context("fork")
+    receive, send = fork.Pipe(duplex=False)
+    process = fork.Process(target=lambda: send.send(task(*arguments)))
+    process.start()
+    send.close()
+    try:
+        return receive.recv()
+    finally:
+        process.join()
 
 
 def report(path: Path, rounds: int, host_option: str) -> None:
-    # Each process is the copy of one that has imported the host and done nothing else.
-    fresh = multiprocessing.get_context("forkserver")
     runs: dict[str, list[dict[str, Any]]] = {loader: [] for loader in LOADERS}
     for _ in range(rounds):
         for loader in LOADERS:
-            with fresh.Pool(1) as process:
-                runs[loader].append(process.apply(measure, (loader, path, host_option)))
+            runs[loader].append(apart(measure, loader, path, host_option))
     best = {loader: {key: min(run[key] for run in runs[loader]) for key in MEASURES} for loader in LOADERS}
     for loader in LOADERS:
         print(f"  {loader:6} ", "  ".join(words.format(best[loader][key]) for key, words in MEASURES.items()))

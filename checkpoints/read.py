@@ -9,6 +9,20 @@ from .safetensors_file import looks_like_safetensors, open_safetensors
 from .tensors import Checkpoint
 from .torch_file import looks_like_torch, open_torch
 
+# How files begin that are no weights of torch. An ONNX file has no such mark.
+KINDS = {
+    b"GGUF": "a GGUF file of quantised weights",
+    b"\x89PNG": "a picture (PNG)",
+    b"\xff\xd8\xff": "a picture (JPEG)",
+    b"RIFF": "a picture (WebP) or a sound",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy array",
+    b"7z\xbc\xaf\x27\x1c": "a packed archive (7z)",
+    b"Rar!": "a packed archive (RAR)",
+    b"\x1f\x8b": "a packed archive (gzip)",
+    b"%PDF": "a PDF document",
+}
+
 EXPECTED = "a weights file (.safetensors .pth .pt .ckpt .bin) was expected"
 
 
@@ -38,10 +52,18 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def _foreign(path: Path, start: bytes) -> UnreadableFileError:
+    kind = next((what for first, what in KINDS.items() if start.startswith(first)), None)
     if start.startswith(b"version https://git-lfs"):
         found, remedy = "is only a Git LFS pointer", "fetch the real file with 'git lfs pull' or from its page"
+    elif kind is not None:
+        found, remedy = f"is {kind}", "choose a weights file in one of these formats"
+    elif not any(start):
+        found, remedy = "begins with nothing but zeros, as a download does that did not end", "download it again"
     elif start.lstrip()[:1] == b"<":
         found, remedy = "is a web page", "download the file itself, not the page that shows it"
+    elif start.lstrip()[:1] in (b"{", b"[") and _is_text(start):
+        found = "is a JSON text, such as a model's config.json or what a server answers in place of a file"
+        remedy = "choose the weights file that it belongs to, or download that file again"
     elif _is_text(start):
         found, remedy = "is a text file", "choose the weights file that it belongs to"
     else:

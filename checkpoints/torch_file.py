@@ -7,6 +7,7 @@ import re
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,6 +74,13 @@ def _is_plain_zip(path: Path) -> bool:
         if file.read(4) != b"PK\x03\x04":
             return False
     with zipfile.ZipFile(path) as archive:
+        if not any(entry.filename.endswith("data.pkl") for entry in archive.infolist()):
+            raise UnreadableFileError(
+                path,
+                found="is a zip archive and no file of torch",
+                expected=EXPECTED,
+                remedy="unpack it and choose the weights file in it",
+            )
         if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
             raise _broken(path, "is a compressed archive")
     return True
@@ -99,12 +107,25 @@ def _unwrap(path: Path, content: object) -> dict[str, Tensor]:
         inner = next((content[name] for name in CONTAINERS if isinstance(content.get(name), dict)), None)
         if inner is None and len(content) == 1:
             inner = next(iter(content.values()))
+        if inner is None and not weights:
+            weights = _flat(content)
         if inner is None or (weights and not isinstance(content.get("state_dict"), dict)):
             if not weights:
                 break
             return weights
         content = inner
     raise _broken(path, "holds no named tensors")
+
+
+def _flat(content: dict[Any, Any]) -> dict[str, Tensor]:
+    """The tensors of dicts in a dict, such as an IP-Adapter's two parts or an embedding's vectors, as `outer.inner`."""
+    return {
+        f"{outer}.{inner}": value
+        for outer, part in content.items()
+        if isinstance(outer, str) and isinstance(part, dict)
+        for inner, value in part.items()
+        if isinstance(inner, str) and _is_weight(value)
+    }
 
 
 def _is_weight(value: object) -> bool:
