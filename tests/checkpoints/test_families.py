@@ -26,7 +26,10 @@ EXAMPLES = {
     "a Control-LoRA": (*CLDM, "lora_controlnet", "input_blocks.1.0.in_layers.2.up"),
     "an Anima ControlNet-LLLite": ("lllite_conditioning1.conv1.weight", "lllite_dit_blocks_0_attn.down.weight"),
     "a ControlNet-LLLite": ("lllite_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.down.0.weight",),
-    "a LoRA file of CtrLoRA": ("zero_convs.0.0.weight", "input_blocks.1.1.transformer_blocks.0.attn1.to_q.lora_layer.up.weight"),
+    "a LoRA file of CtrLoRA": (
+        "zero_convs.0.0.weight",
+        "input_blocks.1.1.transformer_blocks.0.attn1.to_q.lora_layer.up.weight",
+    ),
     "a CtrLoRA base": (
         "zero_convs.0.0.weight",
         "input_blocks.0.0.weight",
@@ -38,7 +41,30 @@ EXAMPLES = {
         "controlnet_cond_embedding.weight",
         "down_blocks.0.motion_modules.0.temporal_transformer.norm.weight",
     ),
-    "a ControlNet-XS": ("control_to_base_for_conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"),
+    "a ControlNet-XS (diffusers layout)": (
+        "control_to_base_for_conv_in.weight",
+        "down_blocks.0.resnets.0.conv1.weight",
+        "controlnet_cond_embedding.conv_in.weight",
+    ),
+    "a ControlNet-XS (layout of diffusers 0.25 to 0.27)": (
+        "down_zero_convs_out.0.weight",
+        "control_model.down_blocks.0.resnets.0.conv1.weight",
+        "controlnet_cond_embedding.conv_in.weight",
+        "middle_block_out.weight",
+    ),
+    "a ControlNet-XS (vislearn layout)": (
+        "enc_zero_convs_out.0.0.weight",
+        "control_model.input_blocks.0.0.weight",
+        "input_hint_block.0.weight",
+        "middle_block_out.0.weight",
+    ),
+    "a ControlNet-XS merged with its model": (
+        "control_to_base_for_conv_in.weight",
+        "base_conv_in.weight",
+        "down_blocks.0.ctrl_resnets.0.conv1.weight",
+        "down_blocks.0.base_resnets.0.conv1.weight",
+        "up_blocks.0.resnets.0.conv1.weight",
+    ),
     "a ControlNeXt": ("mid_convs.0.0.weight", "embedding.0.weight", "down_res.0.norm1.weight"),
     "a ControlNeXt for Stable Video Diffusion": (
         "mid_convs.0.0.weight",

@@ -18,10 +18,13 @@ import safetensors.torch
 
 from control_composer.checkpoints import CheckpointError, open_control
 from control_composer.checkpoints.adapter import AdapterHyperparameters, adapter_shapes
+from control_composer.checkpoints.controlnext import ControlNeXtHyperparameters, controlnext_shapes
 from control_composer.checkpoints.encoder import NO_ATTENTION, EncoderHyperparameters, expected_shapes
 from control_composer.checkpoints.families.union import UnionHyperparameters, union_shapes
 from control_composer.checkpoints.lllite import LLLiteHyperparameters, lllite_shapes
+from control_composer.checkpoints.xs import XSHyperparameters, xs_shapes
 from control_composer.tests.checkpoints.lllite_reference import module
+from control_composer.tests.checkpoints.xs_names import named, original_modules
 
 MUTATIONS = 120
 SIZES: tuple[Any, ...] = (0, 1, 2, 3, 5, 64, 320, 2**20, 2**40, 2**70, -1, None, "4", [3])
@@ -31,12 +34,21 @@ FULL = AdapterHyperparameters(light=False, in_channels=64, channels=(4, 8, 8, 8)
 LIGHT = AdapterHyperparameters(light=True, in_channels=64, channels=(4, 8, 8, 8), res_blocks=1)
 LLLITE = LLLiteHyperparameters((module("input_blocks_4"), module("middle_block", depth=3, convolution=True)))
 
+CONTROLNEXT = ControlNeXtHyperparameters("August", 3, (8, 6, 16), (16, 32), 32, 48, 32)
+XS = XSHyperparameters(4, 3, (2, 2, 3, 4), (4, 8), (8, 16), (NO_ATTENTION,) * 2 + (1, 1), 1, (4, 8), 8, True, True)
+
 
 def tensors_of(family: str) -> dict[str, Tensor]:
     if family == "union":
         shapes = expected_shapes(UNION) | union_shapes(UNION)
     elif family == "lllite":
         shapes = lllite_shapes(LLLITE)
+    elif family == "xs":
+        shapes = xs_shapes(XS)
+    elif family == "xs, original":
+        shapes = named(xs_shapes(XS), original_modules(2))
+    elif family == "controlnext":
+        shapes = controlnext_shapes(CONTROLNEXT)
     elif family in ("full", "light"):
         shapes = adapter_shapes(FULL if family == "full" else LIGHT)
     elif family == "diffusers adapter":
@@ -72,10 +84,22 @@ def resized(entry: dict[str, Any], dice: random.Random) -> None:
 
 
 @pytest.mark.parametrize(
-    "family", ["union", "lllite", "full", "light", "diffusers adapter", "control lora", "difference"]
+    "family",
+    [
+        "union",
+        "lllite",
+        "controlnext",
+        "xs",
+        "xs, original",
+        "full",
+        "light",
+        "diffusers adapter",
+        "control lora",
+        "difference",
+    ],
 )
 def test_headers_with_other_shapes_and_names(family: str, tmp_path: Path) -> None:
-    content = safetensors.torch.save(tensors_of(family), {"num_head_channels": "16"})
+    content = safetensors.torch.save(tensors_of(family), {"num_head_channels": "16", "time_embedding_mix": "1"})
     end = 8 + struct.unpack("<Q", content[:8])[0]
     header, data = json.loads(content[8:end]), content[end:]
     path, dice, refused = tmp_path / "fuzzed.safetensors", random.Random(family), 0
