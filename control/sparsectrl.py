@@ -37,6 +37,7 @@ class SparseControl(SelfPlacing):
     """
 
     multigpu_clones: dict[torch.device, Any]
+    vae: Any
 
     def __init__(
         self,
