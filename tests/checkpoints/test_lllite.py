@@ -248,11 +248,23 @@ def test_modules_compute_what_the_published_ones_do(depth: int, convolution: boo
         assert float((ours - theirs).abs().max() / theirs.abs().max()) < 1e-5
 
 
-@torch.no_grad()
-def test_weights_stay_in_the_file(save: Save) -> None:
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="maps are listed on Linux")
+@pytest.mark.parametrize("convolution", [False, True])
+def test_weights_stay_in_the_file(convolution: bool, save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but `mid`, which is taken apart; it is small."""
     pytest.importorskip("comfy")
-    network = load_checkpoint(save(random_lllite(small()))).built.module
-    place = next(iter(network.places.values()))
-    # What is only taken apart is small: the part of `mid` for the hint.
-    assert place.mid_hint.weight.untyped_storage().nbytes() == place.mid_hint.weight.nbytes
-    assert place.down.weight.shape == (5, 64) and not place.down.weight.requires_grad
+    from control_composer.checkpoints import mapping
+    from control_composer.tests.checkpoints.test_mapping import is_mapped
+
+    monkeypatch.setattr(mapping, "file_system", lambda path: "ext4")
+    tensors = random_lllite(small(convolution=convolution))
+    path = save(tensors)
+    state = load_checkpoint(path).built.module.state_dict()
+    assert all(
+        is_mapped(tensor, path)
+        for name, tensor in state.items()
+        if not name.endswith(("mid.weight", "mid_hint.weight"))
+    )
+    mid = tensors[f"{FIRST}.mid.0.weight"].flatten(1)
+    assert torch.equal(state[f"places.{FIRST}.mid_hint.weight"], mid[:, :6])
+    assert torch.equal(state[f"places.{FIRST}.mid.weight"], mid[:, 6:])
