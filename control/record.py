@@ -84,6 +84,8 @@ class LayerInfo:
     """Size of the network's weights."""
     inside: bool = False
     """Whether it acts inside of the model, so that its time is part of the model's."""
+    note: str = ""
+    """A remark on its hint."""
 
 
 @dataclass(frozen=True)

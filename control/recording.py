@@ -11,6 +11,7 @@ from ..residuals.blocks import Block
 from ..residuals.moments import percents_of, step_of
 from ..residuals.weights import Flat
 from .foreign import ForeignControl
+from .hint_note import hint_note
 from .layer import Layer
 from .network import type_name
 from .patch_network import PatchNetwork
@@ -52,7 +53,15 @@ def info(number: int, layer: Layer) -> LayerInfo:
         hint_width=width,
         weights_bytes=0 if patcher is None else int(patcher.model_size()),
         inside=isinstance(source, PatchNetwork),
+        note=note_on(layer),
     )
+
+
+def note_on(layer: Layer) -> str:
+    """A remark on its hints; none on pictures that are read as they are, without a network."""
+    if layer.idle or (isinstance(layer.source, PatchNetwork) and layer.source.module is None):
+        return ""
+    return next(filter(None, map(hint_note, layer.hints)), "")
 
 
 def most_pictures(layer: Layer) -> int:

@@ -47,6 +47,7 @@ def _layer_text(record: Record, layer: LayerInfo, numbers: dict[int, int], norms
     ):
         lines.append(f"Did not run at {steps_of(skipped, numbers)}{of}: {reason}.")
     lines.append("; ".join(_settings(layer)))
+    lines.append(layer.note)
     if ran:
         lines += [
             _cost(record, layer, ran, numbers),
@@ -69,7 +70,9 @@ def _settings(layer: LayerInfo) -> list[str]:
 
 
 def _words(layer: LayerInfo) -> dict[str, str]:
-    return {name: getattr(layer, name) for name in ("types", "weights", "schedule", "mask", "balance", "batch", "sizing")}
+    return {
+        name: getattr(layer, name) for name in ("types", "weights", "schedule", "mask", "balance", "batch", "sizing")
+    }
 
 
 def _cost(record: Record, layer: LayerInfo, ran: Sequence[LayerStep], numbers: dict[int, int]) -> str:
@@ -200,7 +203,7 @@ def report_json(record: Record) -> str:
 
     - `format` "control-composer-report", `version` 1, `model`, `sampler_steps`, `steps` (as counted here), `calls`
     - `layers`: number, name, base, strength, start_percent, end_percent, enabled; `settings` in words; `hint` (pictures, height, width: as
-      given, in pixels); weights_bytes, embedding_bytes; ran_steps, evaluations, mean_seconds, total_seconds; `skipped`: reason, steps,
+      given, in pixels); `note`, a remark on it; weights_bytes, embedding_bytes; ran_steps, evaluations, mean_seconds, total_seconds; `skipped`: reason, steps,
       evaluations
     - `evaluations`: one per layer and call: call, layer, step (from 1), sigma, percent, step_fraction, ran, reason, gain, blocks (name →
       effective multiplier), uncond_factor, picture_factors, rows_run, rows, pictures (hint, from 0, of each latent), area (height, width, top,
@@ -246,6 +249,7 @@ def _layer_json(record: Record, layer: LayerInfo, numbers: dict[int, int]) -> di
         "enabled": layer.enabled,
         "settings": _words(layer),
         "hint": {"pictures": layer.pictures, "height": layer.hint_height, "width": layer.hint_width},
+        "note": layer.note,
         "weights_bytes": layer.weights_bytes,
         "embedding_bytes": record.embedding_bytes.get(layer.number, 0),
         "ran_steps": sorted({numbers[entry.call] for entry in ran}),
