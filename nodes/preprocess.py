@@ -10,14 +10,18 @@ import comfy.utils
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..preprocessors import CANNY, Parameter, Preprocessor
+from ..preprocessors import PREPROCESSORS, Parameter, Preprocessor
 from ..preprocessors.batches import in_chunks
 
 # Small enough that progress moves and an interruption is heard, large enough that nothing is lost to the loop.
 FRAMES_PER_CHUNK = 8
 
 
-def parameter_input(parameter: Parameter) -> io.Int.Input | io.Float.Input:
+def parameter_input(parameter: Parameter) -> io.Int.Input | io.Float.Input | io.Combo.Input:
+    if isinstance(parameter.default, str):
+        return io.Combo.Input(
+            parameter.id, options=list(parameter.options), default=parameter.default, tooltip=parameter.tooltip
+        )
     kind = io.Int if isinstance(parameter.default, int) else io.Float
     return kind.Input(
         parameter.id,
@@ -67,14 +71,20 @@ def preprocess(preprocessor: Preprocessor, image_bhwc: Tensor, resolution: int, 
     return hint.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())
 
 
-class ControlComposerCanny(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return preprocessor_schema(CANNY)
+def preprocessor_node(preprocessor: Preprocessor) -> type[io.ComfyNode]:
+    """The node of one preprocessor; its inputs are those of the function."""
 
-    @classmethod
-    def execute(cls, image: Tensor, low: int, high: int, resolution: int) -> io.NodeOutput:
-        return io.NodeOutput(preprocess(CANNY, image, resolution, low=low, high=high))
+    class Node(io.ComfyNode):
+        @classmethod
+        def define_schema(cls) -> io.Schema:
+            return preprocessor_schema(preprocessor)
+
+        @classmethod
+        def execute(cls, image: Tensor, resolution: int = 0, **parameters: Any) -> io.NodeOutput:
+            return io.NodeOutput(preprocess(preprocessor, image, resolution, **parameters))
+
+    Node.__name__ = Node.__qualname__ = f"ControlComposer{preprocessor.id}"
+    return Node
 
 
-NODES: list[type[io.ComfyNode]] = [ControlComposerCanny]
+NODES: list[type[io.ComfyNode]] = [preprocessor_node(preprocessor) for preprocessor in PREPROCESSORS]

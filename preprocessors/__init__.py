@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from .canny import canny
+from .binary import BINARY
+from .blur import BLUR
+from .canny import CANNY, canny
+from .colour_grid import COLOUR_GRID
 from .errors import PreprocessorError
+from .invert import INVERT
+from .lineart_standard import LINEART_STANDARD
 from .preprocessor import Parameter, Preprocessor
+from .pyramid_canny import PYRAMID_CANNY
+from .recolor import RECOLOR_INTENSITY, RECOLOR_LUMINANCE
+from .scribble import SCRIBBLE
+from .shuffle import SHUFFLE
+from .threshold import THRESHOLD
+from .tile import TILE
+from .tile_simple import TILE_SIMPLE
+from .xdog import XDOG
 
-CANNY = Preprocessor(
-    id="Canny",
-    name="Canny",
-    function=canny,
-    parameters=(
-        Parameter(
-            "low",
-            default=100,
-            minimum=0,
-            maximum=255,
-            step=1,
-            tooltip="Edges weaker than this are dropped; between low and high they stay if they touch a strong one.",
-        ),
-        Parameter(
-            "high",
-            default=200,
-            minimum=0,
-            maximum=255,
-            step=1,
-            tooltip="Edges stronger than this always stay. Lower it to get more lines.",
-        ),
-    ),
-    output="one-pixel white edges on black",
-    description="OpenCV's Canny edge detector, as ControlNet canny and the edge-trained controls expect it.",
-    aliases=("edge detection", "outline", "line art", "CannyEdgePreprocessor"),
+PREPROCESSORS: tuple[Preprocessor, ...] = (
+    CANNY,
+    PYRAMID_CANNY,
+    LINEART_STANDARD,
+    SCRIBBLE,
+    XDOG,
+    BINARY,
+    THRESHOLD,
+    INVERT,
+    COLOUR_GRID,
+    SHUFFLE,
+    TILE,
+    TILE_SIMPLE,
+    BLUR,
+    RECOLOR_LUMINANCE,
+    RECOLOR_INTENSITY,
 )
-
-PREPROCESSORS: tuple[Preprocessor, ...] = (CANNY,)
 
 __all__ = ["CANNY", "PREPROCESSORS", "Parameter", "Preprocessor", "PreprocessorError", "canny"]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .errors import PreprocessorError
 from .pixels import check_picture, to_uint8
+from .preprocessor import Parameter, Preprocessor
 from .sizing import Size, resize, size_at
 
 
@@ -38,3 +39,31 @@ def canny(image_bhwc: Tensor, *, low: float = 100, high: float = 200, resolution
         edges: np.ndarray = cv2.Canny(np.ascontiguousarray(picture), low, high)
         hint.copy_(torch.from_numpy(edges > 0).unsqueeze(-1))
     return hints
+
+
+CANNY = Preprocessor(
+    id="Canny",
+    name="Canny",
+    function=canny,
+    parameters=(
+        Parameter(
+            "low",
+            default=100,
+            minimum=0,
+            maximum=255,
+            step=1,
+            tooltip="Edges weaker than this are dropped; between low and high they stay if they touch a strong one.",
+        ),
+        Parameter(
+            "high",
+            default=200,
+            minimum=0,
+            maximum=255,
+            step=1,
+            tooltip="Edges stronger than this always stay. Lower it to get more lines.",
+        ),
+    ),
+    output="one-pixel white edges on black",
+    description="OpenCV's Canny edge detector, as ControlNet canny and the edge-trained controls expect it.",
+    aliases=("edge detection", "outline", "line art", "CannyEdgePreprocessor"),
+)

@@ -46,6 +46,18 @@ def check_picture(image_bhwc: Tensor, what: str) -> None:
         )
 
 
+def as_rgb(image_bhwc: Tensor) -> Tensor:
+    """Gray pictures in three channels, and those with alpha on a white ground; all else as it is, for `check_picture` to judge."""
+    if image_bhwc.ndim != 4 or not image_bhwc.is_floating_point():
+        return image_bhwc
+    if image_bhwc.shape[3] == 1:
+        return image_bhwc.expand(-1, -1, -1, 3)
+    if image_bhwc.shape[3] == 4:
+        alpha = image_bhwc[..., 3:]
+        return image_bhwc[..., :3] * alpha + (1.0 - alpha)
+    return image_bhwc
+
+
 def to_uint8(image_bhwc: Tensor) -> np.ndarray:
     """Pictures as OpenCV takes them: (B, H, W, 3) float 0..1 -> uint8 0..255, clipped and rounded to the nearest.
 

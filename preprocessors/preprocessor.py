@@ -8,19 +8,22 @@ from typing import Any
 
 from torch import Tensor
 
-Number = int | float
+from .pixels import as_rgb
+
+Value = int | float | str
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One number that the artist sets. Its type is that of the default: a whole number gives a whole-number widget."""
+    """One setting. Its type is that of the default: a whole number gives a whole-number widget, a text one of `options`."""
 
     id: str
-    default: Number
-    minimum: Number
-    maximum: Number
-    step: Number
+    default: Value
     tooltip: str
+    minimum: Value | None = None
+    maximum: Value | None = None
+    step: Value | None = None
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,4 +44,5 @@ class Preprocessor:
     aliases: tuple[str, ...] = ()
 
     def __call__(self, image_bhwc: Tensor, resolution: int = 0, **parameters: Any) -> Tensor:
-        return self.function(image_bhwc, resolution=resolution, **parameters)
+        """The hint of pictures, which may be gray or have an alpha channel: what is transparent is laid on white."""
+        return self.function(as_rgb(image_bhwc), resolution=resolution, **parameters)

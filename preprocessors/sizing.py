@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from .errors import PreprocessorError
 
@@ -29,6 +31,15 @@ def size_at(size: Size, resolution: int) -> Size:
         return size
     scale = resolution / min(size)
     return Size(max(1, round(size.height * scale)), max(1, round(size.width * scale)))
+
+
+def resized(image_bhwc: Tensor, resolution: int) -> Tensor:
+    """Every frame of a float batch with its shorter side at `resolution` (0: as it is), by `resize`, without 8-bit steps."""
+    size = size_at(Size(image_bhwc.shape[1], image_bhwc.shape[2]), resolution)
+    if size == tuple(image_bhwc.shape[1:3]):
+        return image_bhwc
+    frames = [torch.from_numpy(resize(frame.cpu().contiguous().numpy(), size)) for frame in image_bhwc]
+    return torch.stack(frames).to(image_bhwc.device)
 
 
 def resize(picture: np.ndarray, size: Size) -> np.ndarray:

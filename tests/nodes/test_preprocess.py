@@ -10,8 +10,10 @@ pytest.importorskip("comfy")
 import comfy.model_management
 import comfy.utils
 
-from control_composer.nodes.preprocess import FRAMES_PER_CHUNK, NODES, ControlComposerCanny
+from control_composer.nodes.preprocess import FRAMES_PER_CHUNK, NODES
 from control_composer.preprocessors import PREPROCESSORS, canny
+
+CANNY_NODE = next(node for node in NODES if node.define_schema().node_id == "ControlComposerCanny")
 
 
 def frames(count: int) -> torch.Tensor:
@@ -26,14 +28,18 @@ def test_every_preprocessor_has_its_node_and_its_parameters() -> None:
         assert set(inputs) == {"image", "resolution", *(parameter.id for parameter in preprocessor.parameters)}
         for parameter in preprocessor.parameters:
             shown = inputs[parameter.id]
-            assert (shown.default, shown.min, shown.max) == (parameter.default, parameter.minimum, parameter.maximum)
+            assert shown.default == parameter.default
+            if parameter.options:
+                assert shown.options == list(parameter.options)
+            else:
+                assert (shown.min, shown.max) == (parameter.minimum, parameter.maximum)
 
 
 def test_canny_of_a_long_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int]] = []
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, *_, **__: told.append((value, total)))
     image = frames(2 * FRAMES_PER_CHUNK + 1)
-    (hint,) = ControlComposerCanny.execute(image, low=100, high=200, resolution=32).result
+    (hint,) = CANNY_NODE.execute(image, low=100, high=200, resolution=32).result
     assert torch.equal(hint, canny(image, resolution=32))
     assert told[0] == (0, len(image))
     assert told[-1] == (len(image), len(image))
@@ -48,12 +54,12 @@ def test_an_interruption_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", interrupt_after_the_first_chunk)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        ControlComposerCanny.execute(frames(5 * FRAMES_PER_CHUNK), low=100, high=200, resolution=0)
+        CANNY_NODE.execute(frames(5 * FRAMES_PER_CHUNK), low=100, high=200, resolution=0)
     assert seen == [0]
 
 
 def test_pictures_are_where_and_what_the_host_wants(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comfy.model_management, "intermediate_dtype", lambda: torch.float16)
-    (hint,) = ControlComposerCanny.execute(frames(1), low=100, high=200, resolution=0).result
+    (hint,) = CANNY_NODE.execute(frames(1), low=100, high=200, resolution=0).result
     assert hint.dtype == torch.float16
     assert torch.equal(hint.float(), canny(frames(1)))

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_composer.preprocessors import CANNY, PREPROCESSORS, PreprocessorError, canny
+from control_composer.preprocessors import PreprocessorError, canny
 from control_composer.preprocessors.batches import in_chunks
 from control_composer.preprocessors.pixels import to_uint8
 from control_composer.preprocessors.sizing import Size, resize, size_at
@@ -215,16 +215,3 @@ def test_halves_round_to_even_as_in_the_field() -> None:
 def test_equal_size_is_not_resampled() -> None:
     picture = noise_u8(30, 40)
     assert resize(picture, Size(30, 40)) is picture
-
-
-@pytest.mark.parametrize("preprocessor", PREPROCESSORS, ids=lambda preprocessor: preprocessor.id)
-def test_the_list_is_consistent(preprocessor: object) -> None:
-    assert isinstance(preprocessor, type(CANNY))
-    defaults = {parameter.id: parameter.default for parameter in preprocessor.parameters}
-    image = as_image(noise_u8(31, 44))
-    # The defaults shown to the artist are those of the function.
-    assert torch.equal(preprocessor(image, **defaults), preprocessor.function(image))
-    for parameter in preprocessor.parameters:
-        assert parameter.minimum <= parameter.default <= parameter.maximum
-        assert parameter.tooltip
-    assert len({other.id for other in PREPROCESSORS}) == len(PREPROCESSORS)

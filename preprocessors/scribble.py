@@ -1,0 +1,30 @@
+"""Dark strokes of a drawing as white scribbles."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .frames import each_frame
+from .preprocessor import Preprocessor
+
+DARK = 127
+"""lllyasviel/ControlNet, gradio_scribble2image.py."""
+
+
+def scribble(image_bhwc: Tensor, *, resolution: int = 0) -> Tensor:
+    """White where the darkest channel is below 127, black elsewhere.
+
+    (B, H, W, 3) float 0..1 -> (B, H', W', 3) float32 of 0 and 1, the shorter side at `resolution` (0: its own).
+    """
+    return each_frame(image_bhwc, resolution, lambda picture: picture.min(axis=2) < DARK)
+
+
+SCRIBBLE = Preprocessor(
+    id="Scribble",
+    name="Scribble",
+    function=scribble,
+    parameters=(),
+    output="white strokes on black",
+    description="A drawing in dark strokes on a light ground, as the scribble ControlNets expect it: white on black.",
+    aliases=("ScribblePreprocessor", "sketch", "drawing"),
+)

@@ -1,0 +1,56 @@
+"""Tile: the picture without its details, as ControlNet 1.1's tile model was trained on."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from .frames import each_frame
+from .preprocessor import Parameter, Preprocessor
+
+MULTIPLE = 64
+"""Sides are rounded to it before they are halved (controlnet_aux, tile)."""
+
+
+def tile(image_bhwc: Tensor, *, halvings: int = 3, resolution: int = 0) -> Tensor:
+    """Made smaller by area averaging, 2^halvings times, and larger again by as many steps of OpenCV's pyrUp.
+
+    (B, H, W, 3) float 0..1 -> (B, H', W', 3) float32 in 0..1, the shorter side at `resolution` (0: its own). A picture whose sides are no
+    multiples of 64 goes through the nearest ones and is brought back to its size.
+    """
+    import cv2  # here, because importing the pack must stay fast
+
+    def rounded(side: int) -> int:
+        return max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE)
+
+    def recipe(picture: np.ndarray) -> np.ndarray:
+        height, width = picture.shape[:2]
+        small = tuple(max(1, rounded(side) >> halvings) for side in (width, height))
+        found = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
+        for _ in range(halvings):
+            found = cv2.pyrUp(found)
+        if found.shape[:2] != (height, width):
+            found = cv2.resize(found, (width, height), interpolation=cv2.INTER_CUBIC)
+        return found
+
+    return each_frame(image_bhwc, resolution, recipe)
+
+
+TILE = Preprocessor(
+    id="Tile",
+    name="Tile",
+    function=tile,
+    parameters=(
+        Parameter(
+            "halvings",
+            default=3,
+            minimum=1,
+            maximum=6,
+            step=1,
+            tooltip="How often the sides are halved and doubled: 3 leaves an eighth of the detail.",
+        ),
+    ),
+    output="the picture without its details",
+    description="A picture whose details the tile ControlNets are to make anew: for upscaling and for variations.",
+    aliases=("TilePreprocessor", "tile_resample", "upscale"),
+)
