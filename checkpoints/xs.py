@@ -103,7 +103,8 @@ def read_xs(shapes: Mapping[str, Shape], norms: Norms = "adapter") -> XSHyperpar
     hint_widths = [_at(shapes, "controlnet_cond_embedding.conv_in.weight", 4)[0]]
     while f"controlnet_cond_embedding.blocks.{2 * len(hint_widths) - 1}.weight" in shapes:
         hint_widths.append(_at(shapes, f"controlnet_cond_embedding.blocks.{2 * len(hint_widths) - 1}.weight", 4)[0])
-    channels, base_channels = [], []
+    channels: list[int] = []
+    base_channels: list[int] = []
     while f"down_blocks.{len(channels)}.resnets.0.conv1.weight" in shapes:
         level = f"down_blocks.{len(channels)}"
         channels.append(_at(shapes, f"{level}.resnets.0.conv1.weight", 4)[0])
@@ -192,9 +193,10 @@ def _attention(name: str, channels: int, depth: int, level: int, net: XSHyperpar
     if depth == NO_ATTENTION:
         return {}
     inner = net.inner[level]
-    project = _linear if net.linear else lambda *sizes: _conv(*sizes, 1)
     shapes = _norm(f"{name}.norm", channels)
-    shapes |= project(f"{name}.proj_in", channels, inner) | project(f"{name}.proj_out", inner, channels)
+    for projection, before, after in (("proj_in", channels, inner), ("proj_out", inner, channels)):
+        place = f"{name}.{projection}"
+        shapes |= _linear(place, before, after) if net.linear else _conv(place, before, after, 1)
     for index in range(depth):
         block = f"{name}.transformer_blocks.{index}"
         for attention, width in (("attn1", inner), ("attn2", net.context_dim or inner)):

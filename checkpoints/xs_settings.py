@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from .base import ConnectedBase
 from .encoder import NO_ATTENTION
@@ -18,7 +18,6 @@ Layout = Literal["adapter", "model", "original"]
 """Diffusers' ControlNetXSAdapter (0.28 and later), its ControlNetXSModel (0.25 to 0.27), and vislearn/ControlNet-XS itself."""
 
 CLASSES = ("ControlNetXSAdapter", "ControlNetXSModel")
-LARGEST_CONFIG = 1 << 16
 LONGEST_LIST = 16
 SHARE_POWER = 0.3
 """Of `time_embedding_mix` the control's share is this power (diffusers' UNetControlNetXSModel.forward)."""
@@ -43,9 +42,9 @@ class XSSettings:
 
 @dataclass(frozen=True)
 class Published:
-    """Widths of heads (at least one head everywhere) or their number, and the mix in each layout, as the released networks have them."""
+    """Width of heads (at least one head everywhere) or their number, and the mix in each layout, as the released networks have them."""
 
-    head_width: int | None
+    head_width: int
     heads: int | None
     mix: Mapping[Layout, float]
 
@@ -56,7 +55,7 @@ PUBLISHED = {
     ("SD2", (4, 8, 16, 16)): Published(8, None, {"adapter": 1.0, "model": 1.0, "original": 1.0}),
     ("SDXL", (32, 64, 128)): Published(64, None, {"adapter": 1.0, "model": 0.95, "original": 1.0}),
     ("SDXL", (16, 32, 64)): Published(64, None, {}),
-    ("SD1", (64, 128, 256, 256)): Published(None, 8, {}),
+    ("SD1", (64, 128, 256, 256)): Published(0, 8, {}),
 }
 
 
@@ -66,16 +65,19 @@ def resolve_settings(
     base: str,
     layout: Layout,
     metadata: Mapping[str, str],
+    config: Mapping[str, Any],
     connected: ConnectedBase | None,
 ) -> XSSettings:
-    """By the file's metadata, else by the `config.json` beside it, else as the published networks of these sizes, else, for the heads alone, as
+    """By the file's metadata, else by diffusers' `config` beside it, else as the published networks of these sizes, else, for the heads alone, as
     diffusers takes them over from the connected model.
 
     Raises AmbiguousHeadsError rather than guess: a wrong number changes the picture without any error.
     """
-    told = config_beside(path, net) | {name: parsed(text) for name, text in metadata.items()}
+    said = {name: parsed(text) for name, text in metadata.items()}
+    config = of_this(config, net)
+    told = {**config, **said}
     known = PUBLISHED.get((base, net.channels))
-    heads, source = _heads(net, told, known, connected)
+    heads, source = _heads(net, said, config, known, connected)
     if heads is None or not fit(heads, net):
         stream = "-".join(str(channels) for channels in net.channels)
         number = (
@@ -106,27 +108,36 @@ def _attends(net: XSHyperparameters) -> list[bool]:
 
 
 def _heads(
-    net: XSHyperparameters, told: Mapping[str, Any], known: Published | None, connected: ConnectedBase | None
+    net: XSHyperparameters,
+    metadata: Mapping[str, Any],
+    config: Mapping[str, Any],
+    known: Published | None,
+    connected: ConnectedBase | None,
 ) -> tuple[tuple[int, ...] | None, Source]:
     if not any(_attends(net)):
         return (1,) * net.levels, "no attention"
+    if (heads := _told(net, metadata)) is not None:
+        return heads, "metadata"
+    if (heads := _told(net, config)) is not None:
+        return heads, "config.json"
+    if known is not None:
+        return by_width(net, known.head_width) if known.heads is None else (known.heads,) * net.levels, "convention"
+    return _from_model(net, connected), "model"
+
+
+def _told(net: XSHyperparameters, told: Mapping[str, Any]) -> tuple[int, ...] | None:
     # Diffusers' older class calls the number of heads `attention_head_dim`, as its UNet does.
     for name in ("num_attention_heads", "num_heads", "attention_head_dim"):
         listed = told.get(name)
         if is_count(listed):
-            return (listed,) * net.levels, "metadata"
-        if isinstance(listed, list) and len(listed) <= LONGEST_LIST and all(is_count(number) for number in listed):
-            return tuple(listed), "metadata"
+            return (listed,) * net.levels
+        if isinstance(listed, list) and 0 < len(listed) <= LONGEST_LIST and all(is_count(number) for number in listed):
+            return tuple(listed)
     width = told.get("num_head_channels")
-    if is_count(width):
-        return by_width(net, width), "metadata"
-    if known is not None:
-        number = known.heads
-        return (by_width(net, known.head_width or 1) if number is None else (number,) * net.levels), "convention"
-    return _from_model(net, connected), "model"
+    return by_width(net, width) if is_count(width) else None
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 16
 
 
@@ -183,13 +194,7 @@ def parsed(text: str) -> Any:
     return text
 
 
-def config_beside(path: Path, net: XSHyperparameters) -> dict[str, Any]:
-    """What diffusers wrote into `config.json` when it saved the file; empty where there is none or it is another network's."""
-    try:
-        with (path.parent / "config.json").open("rb") as file:
-            config = json.loads(file.read(LARGEST_CONFIG))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(config, dict) or config.get("_class_name") not in CLASSES:
-        return {}
-    return config if config.get("block_out_channels") == list(net.channels) else {}
+def of_this(config: Mapping[str, Any], net: XSHyperparameters) -> Mapping[str, Any]:
+    """What diffusers wrote into the `config.json` beside the file, if it is that of a network of these sizes."""
+    same = config.get("_class_name") in CLASSES and config.get("block_out_channels") == list(net.channels)
+    return config if same else {}

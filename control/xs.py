@@ -84,7 +84,7 @@ class XSNetwork(PatchNetwork):
         kept = sum(channels / 4**level for channels, level in self.net.skips())
         joined = 3 * (self.net.channels[0] + self.net.base_channels[0])  # a joined feature, its norm and the next
         cells = pictures * height * width / HINT_PIXELS_PER_CELL**2
-        return (kept + joined) * cells * self.dtype.itemsize
+        return float((kept + joined) * cells * self.dtype.itemsize)
 
     def patches(self, call: PatchCall) -> Patches:
         beside = Beside(self, call)

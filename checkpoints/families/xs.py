@@ -63,7 +63,7 @@ class XSLoader:
         base = xs_base(net)
         if connected is not None and not goes_with(net, connected):
             raise other_base(file.path, base, connected)
-        settings = resolve_settings(file.path, net, base, self.layout, file.metadata, connected)
+        settings = resolve_settings(file.path, net, base, self.layout, file.metadata, file.beside.config, connected)
         tensors = [file.tensors[theirs] for theirs in names.values()]
         return Match(
             family=family,
@@ -96,7 +96,7 @@ def notes(net: XSHyperparameters, settings: XSSettings) -> tuple[str, ...]:
 
 def xs_base(net: XSHyperparameters) -> str:
     """SD1, SD2 and SDXL by name; any other by its sizes. A pooled vector leaves no trace in the file."""
-    known = {
+    known: dict[tuple[tuple[int, ...], int | None], str] = {
         ((320, 640, 1280, 1280), 768): "SD1",
         ((320, 640, 1280, 1280), 1024): "SD2",
         ((320, 640, 1280), 2048): "SDXL",

@@ -58,7 +58,8 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(silu(self.norm1(x))) + self.time_emb_proj(silu(emb))[:, :, None, None]
         h = self.conv2(silu(self.norm2(h)))
-        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        out: Tensor = h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        return out
 
 
 class Transformer(nn.Module):
@@ -97,7 +98,8 @@ class Transformer(nn.Module):
             h = block(h, context=context, transformer_options={})
         h = self.proj_out(h) if self.linear else h
         h = h.transpose(1, 2).unflatten(2, (height, width)).contiguous()
-        return x + (h if self.linear else self.proj_out(h))
+        out: Tensor = x + (h if self.linear else self.proj_out(h))
+        return out
 
 
 class HintNetwork(nn.Module):
@@ -242,7 +244,7 @@ class ControlStream(nn.Module):
     def beside(self, index: int, stream: Tensor, feature: Tensor, emb: Tensor, context: Tensor) -> Tensor:
         """The stream behind block `index` of the encoder (1 and up), from that before it and the model's feature before that block."""
         part = self.parts[index - 1]
-        level = self.down_blocks[part.level]
+        level: Any = self.down_blocks[part.level]
         joined = torch.cat([stream, level.base_to_ctrl[part.number](feature)], dim=1)
         behind: Tensor = level(part.number, joined, emb, context)
         return behind
@@ -256,8 +258,10 @@ class ControlStream(nn.Module):
     def to_base(self) -> Iterator[Any]:
         """What makes of the stream a change of the model's feature: behind each block of the encoder, behind the middle, before each of the decoder."""
         yield self.control_to_base_for_conv_in
+        levels: list[Any] = [*self.down_blocks]
         for part in self.parts:
-            yield self.down_blocks[part.level].ctrl_to_base[part.number]
+            yield levels[part.level].ctrl_to_base[part.number]
         yield self.mid_block.ctrl_to_base
-        for block in self.up_connections:
+        blocks: list[Any] = [*self.up_connections]
+        for block in blocks:
             yield from block.ctrl_to_base

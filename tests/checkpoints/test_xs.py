@@ -237,7 +237,7 @@ def test_config_beside_the_file(save: Save) -> None:
     }
     beside = path.parent / "config.json"
     beside.write_text(json.dumps(config))
-    assert settings_of(path) == XSSettings((1, 2, 2), 0.25, bgr=True)
+    assert settings_of(path) == XSSettings((1, 2, 2), 0.25, bgr=True, source="config.json")
     # The file's own metadata come first.
     path = save(random_xs(OWN_TIME), metadata=HEADS)
     assert settings_of(path).heads == (1, 2, 4)
