@@ -74,11 +74,8 @@ class Reference(nn.Module):
             sample = self.embedding(sample)
         for res, down in zip(self.down_res, self.down_sample, strict=True):
             sample = down(res(sample, emb))
-        if hasattr(self, "embedding"):
-            sample = self.mid_convs[0](sample) + sample
-        else:
-            sample = self.mid_convs[0](sample)
-        return self.mid_convs[1](sample), self.scale
+        middle = self.mid_convs[0](sample)
+        return self.mid_convs[1](middle + sample if hasattr(self, "embedding") else middle), self.scale
 
 
 def added(sample: Tensor, control: Tensor, scale: Any, pooled_first: bool) -> Tensor:

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 pytest.importorskip("comfy")
-diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("diffusers")
+
+import diffusers
 
 from control_composer.checkpoints import load_checkpoint, open_control
 from control_composer.checkpoints.base import ConnectedBase

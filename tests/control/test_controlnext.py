@@ -16,6 +16,7 @@ from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from torch import Tensor
 
 from control_composer.control import Control, ControlError, compose_controls, layer_of
+from control_composer.control.controlnext import standardised
 from control_composer.nodes.load import load_source
 from control_composer.tests import narrow
 from control_composer.tests.checkpoints.controlnext_reference import added, reference
@@ -95,7 +96,7 @@ def test_the_published_arithmetic(kind: str, release: str, tmp_path: Path) -> No
 def test_odd_sizes_and_one_hint_for_several_latents(size: tuple[int, int, int], tmp_path: Path) -> None:
     """The network computes one row where all rows have one picture."""
     case = controlnext("sd1", "August")(tmp_path)
-    batch, height, width = size
+    _, height, width = size
     image = narrow.picture(1, 8 * height, 8 * width)
     rows: list[int] = []
     network = case.ours.network
@@ -162,3 +163,13 @@ def test_half_precision_keeps_the_map_finite(tmp_path: Path) -> None:
     case = Case("sd1", narrow.make_model("sd1"), Control.unbound(source), None, "")
     _, found = watched(case, case.compose())
     assert bool(torch.isfinite(found).all())
+
+
+@pytest.mark.parametrize("pooled_last", [True, False])
+def test_a_map_of_another_size(pooled_last: bool) -> None:
+    """Where another node shrinks the features inside of the model, the order of pooling and standardising matters."""
+    generator = torch.Generator().manual_seed(0)
+    feature, control = (torch.randn(2, 4, *size, generator=generator) for size in ((5, 7), (16, 24)))
+    expected = added(feature, control, 1.0, pooled_first=not pooled_last)
+    assert narrow.relative(standardised(control, feature, pooled_last), expected) <= 1e-5
+    assert narrow.relative(standardised(control, feature, not pooled_last), expected) > 1e-2
