@@ -33,9 +33,7 @@ class ControlNeXt(Module):
             return operations.GroupNorm(groups, channels, eps=EPS, **factory)
 
         self.scale = Parameter(empty((), **factory), requires_grad=False) if net.scaled else None
-        self.time_embedding = Module()
-        self.time_embedding.linear_1 = operations.Linear(net.time_features, net.time_channels, **factory)
-        self.time_embedding.linear_2 = operations.Linear(net.time_channels, net.time_channels, **factory)
+        self.time_embedding = TimeEmbedding(net.time_features, net.time_channels, operations, **factory)
         self.embedding = None
         if net.embedding:
             layers: list[Module] = []
@@ -54,10 +52,8 @@ class ControlNeXt(Module):
         self.down_res, self.down_sample = ModuleList(), ModuleList()
         for position, (before, width) in enumerate(zip(net.inputs(), net.widths, strict=True)):
             block = ResidualBlock(before, width, net.time_channels, net.groups(position), operations, **factory)
-            halving = Module()
-            halving.conv = conv(width, width, stride=2)
             self.down_res.append(block)
-            self.down_sample.append(halving)
+            self.down_sample.append(Halving(width, operations, **factory))
         last = net.widths[-1]
         middle = [conv(last, last), ReLU(), conv(last, last)]
         if net.release != "SD1.5":
@@ -71,10 +67,10 @@ class ControlNeXt(Module):
     def forward(self, embedding: Tensor, timesteps: Tensor) -> Tensor:
         """(N or 1, …) and (N or 1) timesteps -> (N, out channels, height, width)."""
         time = timestep_embedding(timesteps, self.net.time_features, repeat_only=False).to(embedding.dtype)
-        time = self.time_embedding.linear_2(silu(self.time_embedding.linear_1(time)))
+        time = self.time_embedding(time)
         x = embedding
         for block, halving in zip(self.down_res, self.down_sample, strict=True):
-            x = halving.conv(block(x, time))
+            x = halving(block(x, time))
         middle, last = self.mid_convs
         found: Tensor = last(middle(x) + x if self.net.embedding else middle(x))
         return found
@@ -82,6 +78,31 @@ class ControlNeXt(Module):
     def factor(self, like: Tensor) -> Tensor | float:
         """The learned factor of the map, behind its standardisation."""
         return 1.0 if self.scale is None else self.scale.to(like)
+
+
+class TimeEmbedding(Module):
+    """Sinusoids (N, features) -> (N, channels)."""
+
+    def __init__(self, features: int, channels: int, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        self.linear_1 = operations.Linear(features, channels, **factory)
+        self.linear_2 = operations.Linear(channels, channels, **factory)
+
+    def forward(self, features: Tensor) -> Tensor:
+        found: Tensor = self.linear_2(silu(self.linear_1(features)))
+        return found
+
+
+class Halving(Module):
+    """(N, channels, height, width) -> half of the size, rounded up."""
+
+    def __init__(self, channels: int, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        self.conv = operations.Conv2d(channels, channels, 3, stride=2, padding=1, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.conv(x)
+        return found
 
 
 class ResidualBlock(Module):
