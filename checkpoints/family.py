@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -38,6 +38,11 @@ class Match:
     """What else the description says, one line each."""
     pooling_source: str = METADATA
     """What says so."""
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for two matches of one file that make the same network."""
+        return (self.heads.count, self.heads.width, getattr(self.hyperparameters, "settings", None))
 
     def describe(self) -> str:
         """Family, base, hint channels, parameters and dtype, one a line."""

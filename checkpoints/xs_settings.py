@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
@@ -31,7 +31,7 @@ class XSSettings:
     """Diffusers' `time_embedding_mix`; None without a time embedding of its own."""
     bgr: bool = False
     """Whether it was trained with blue before green before red."""
-    source: Source = "metadata"
+    source: Source = field(default="metadata", compare=False)
     """How the heads are known."""
 
     @property

@@ -162,7 +162,7 @@ def load_source(
 
     with_model = model.patches_uuid if loader.adds_to_model else None
     files = tuple(file_stamp(file) for file in (path, base) if file is not None)
-    held, facts = NETWORKS.get((files, match.heads.count, match.heads.width, with_model), load)
+    held, facts = NETWORKS.get((files, match.key, with_model), load)
     pooled, reason = resolve_pooling(pooling, match.pooling, path.name, match.pooling_source)
     source = SOURCES[loader.kind](Held(held, match, path.name, pooled, facts.manual_cast_dtype, number))
     words = [match.describe(), facts.computes, f"pooling: {reason}", "" if number is None else f"type: {union_type}"]

@@ -172,15 +172,19 @@ def test_heads_by_the_metadata(save: Save) -> None:
         ({"num_head_channels": "8"}, (1, 1, 1)),
         ({"attention_head_dim": "[1,1,2]"}, (1, 1, 2)),
     ):
-        assert settings_of(save(tensors, metadata=told), OTHER) == XSSettings(heads, None, source="metadata")
+        found = settings_of(save(tensors, metadata=told), OTHER)
+        assert (found.heads, found.source) == (heads, "metadata")
 
 
 def test_heads_by_the_model(save: Save) -> None:
     """As diffusers' from_unet takes them over: the model's own numbers, level by level."""
     path = save(random_xs(NARROW), metadata={})
-    assert settings_of(path, OTHER) == XSSettings((4, 4, 4), None, source="model")
+    assert settings_of(path, OTHER) == XSSettings((4, 4, 4), None)
+    assert settings_of(path, OTHER).source == "model"
     width = replace(OTHER, num_heads=-1, num_head_channels=16)
-    assert settings_of(path, width) == XSSettings((2, 2, 4), None, source="model")
+    assert settings_of(path, width) == XSSettings((2, 2, 4), None)
+    # Two networks, not one, though the file is the same.
+    assert open_control(path, OTHER).match.key != open_control(path, width).match.key
 
 
 @pytest.mark.parametrize("told", [{}, {"num_attention_heads": "many"}, {"num_heads": "0"}, {"num_heads": "9" * 5000}])
@@ -237,7 +241,8 @@ def test_config_beside_the_file(save: Save) -> None:
     }
     beside = path.parent / "config.json"
     beside.write_text(json.dumps(config))
-    assert settings_of(path) == XSSettings((1, 2, 2), 0.25, bgr=True, source="config.json")
+    assert settings_of(path) == XSSettings((1, 2, 2), 0.25, bgr=True)
+    assert settings_of(path).source == "config.json"
     # The file's own metadata come first.
     path = save(random_xs(OWN_TIME), metadata=HEADS)
     assert settings_of(path).heads == (1, 2, 4)

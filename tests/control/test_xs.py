@@ -196,6 +196,23 @@ def test_networks_trained_before_the_adapter(tmp_path: Path) -> None:
     assert seen.worst(xs.whole, HINT) <= TOLERANCE
 
 
+def test_one_network_for_one_file_and_its_settings(xs: XS) -> None:
+    again, _ = load_source(xs.path, xs.model, "auto")
+    assert again.module is xs.source.module
+    beside = xs.path.with_name("config.json")
+    config = {
+        "_class_name": "ControlNetXSAdapter",
+        "block_out_channels": [8, 16, 32],
+        "conditioning_channel_order": "bgr",
+    }
+    beside.write_text(json.dumps(config))
+    try:
+        other, description = load_source(xs.path, xs.model, "auto")
+    finally:
+        beside.unlink()
+    assert other.module is not xs.source.module and other.settings.bgr and "blue, green, red" in description
+
+
 def test_a_model_of_another_base(xs: XS, tmp_path: Path) -> None:
     other = narrow.make_model("sd1")
     conds = compose_controls(narrow.conditioning("sd1", 1), narrow.conditioning("sd1", 2), [xs.layer()])
