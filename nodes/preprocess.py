@@ -12,9 +12,11 @@ from torch import Tensor
 
 from ..preprocessors import PREPROCESSORS, Parameter, Preprocessor
 from ..preprocessors.batches import in_chunks
+from ..preprocessors.inpaint import FILLS, inpaint
 
 # Small enough that progress moves and an interruption is heard, large enough that nothing is lost to the loop.
 FRAMES_PER_CHUNK = 8
+IMAGE_TOOLTIP = "The picture, or the frames, to make hints of."
 
 
 def parameter_input(parameter: Parameter) -> io.Int.Input | io.Float.Input | io.Combo.Input:
@@ -33,6 +35,17 @@ def parameter_input(parameter: Parameter) -> io.Int.Input | io.Float.Input | io.
     )
 
 
+def resolution_input() -> io.Int.Input:
+    return io.Int.Input(
+        "resolution",
+        default=0,
+        min=0,
+        max=16384,
+        step=8,
+        tooltip="Pixels of the shorter side of the hint; the picture is resized before it is looked at. 0 keeps the picture's own size.",
+    )
+
+
 def preprocessor_schema(preprocessor: Preprocessor) -> io.Schema:
     return io.Schema(
         node_id=f"ControlComposer{preprocessor.id}",
@@ -41,17 +54,9 @@ def preprocessor_schema(preprocessor: Preprocessor) -> io.Schema:
         description=preprocessor.description,
         search_aliases=[*preprocessor.aliases, "preprocessor", "hint", "controlnet"],
         inputs=[
-            io.Image.Input("image", tooltip="The picture, or the frames, to make hints of."),
+            io.Image.Input("image", tooltip=IMAGE_TOOLTIP),
             *(parameter_input(parameter) for parameter in preprocessor.parameters),
-            io.Int.Input(
-                "resolution",
-                default=0,
-                min=0,
-                max=16384,
-                step=8,
-                tooltip="Pixels of the shorter side of the hint; the picture is resized before it is looked at. "
-                "0 keeps the picture's own size.",
-            ),
+            resolution_input(),
         ],
         outputs=[io.Image.Output("hint", display_name="hint", tooltip=f"The hint: {preprocessor.output}.")],
     )
@@ -87,4 +92,77 @@ def preprocessor_node(preprocessor: Preprocessor) -> type[io.ComfyNode]:
     return Node
 
 
-NODES: list[type[io.ComfyNode]] = [preprocessor_node(preprocessor) for preprocessor in PREPROCESSORS]
+class ControlComposerPreprocess(io.ComfyNode):
+    """All preprocessors behind one choice."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ControlComposerPreprocess",
+            display_name="Preprocess (Control Composer)",
+            category="Control Composer/preprocess",
+            description="Any preprocessor of this pack, with its own settings: choose one and the settings change.",
+            search_aliases=["AIO_Preprocessor", "aio aux preprocessor", "preprocessor", "hint", "controlnet"],
+            inputs=[
+                io.Image.Input("image", tooltip=IMAGE_TOOLTIP),
+                io.DynamicCombo.Input(
+                    "preprocessor",
+                    options=[
+                        io.DynamicCombo.Option(one.id, [parameter_input(parameter) for parameter in one.parameters])
+                        for one in PREPROCESSORS
+                    ],
+                    tooltip="What to make of the picture: take the one that the control was trained with.",
+                ),
+                resolution_input(),
+            ],
+            outputs=[io.Image.Output("hint", display_name="hint", tooltip="The hint, as the chosen node makes it.")],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, preprocessor: dict[str, Any], resolution: int = 0) -> io.NodeOutput:
+        parameters = dict(preprocessor)
+        chosen = parameters.pop("preprocessor")
+        by_id = {one.id: one for one in PREPROCESSORS}
+        return io.NodeOutput(preprocess(by_id[chosen], image, resolution, **parameters))
+
+
+class ControlComposerInpaint(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ControlComposerInpaint",
+            display_name="Inpaint Hint (Control Composer)",
+            category="Control Composer/preprocess",
+            description="The hint of the inpaint ControlNets: the picture with the masked part marked. Connect it to the control directly; nodes that "
+            "resize or save pictures would lose the mark.",
+            search_aliases=["InpaintPreprocessor", "inpaint preprocessor", "inpaint controlnet", "hint"],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture, or the frames, to be painted in."),
+                io.Mask.Input(
+                    "mask", tooltip="White where it is to be painted anew; one for all pictures or one for each."
+                ),
+                io.Combo.Input(
+                    "masked",
+                    options=list(FILLS),
+                    default="-1",
+                    optional=True,
+                    tooltip="What the masked part becomes: -1 for control_v11p_sd15_inpaint and EcomXL inpaint, black for xinsir's Union (repaint) and "
+                    "NoobAI inpaint.",
+                ),
+            ],
+            outputs=[io.Image.Output("hint", display_name="hint", tooltip="The picture, the masked part marked.")],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, mask: Tensor, masked: str = "-1") -> io.NodeOutput:
+        hint = inpaint(image, mask, masked=masked)
+        return io.NodeOutput(
+            hint.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())
+        )
+
+
+NODES: list[type[io.ComfyNode]] = [
+    ControlComposerPreprocess,
+    *(preprocessor_node(preprocessor) for preprocessor in PREPROCESSORS),
+    ControlComposerInpaint,
+]

@@ -11,9 +11,10 @@ import comfy.model_management
 import comfy.utils
 
 from control_composer.nodes.preprocess import FRAMES_PER_CHUNK, NODES
-from control_composer.preprocessors import PREPROCESSORS, canny
+from control_composer.preprocessors import PREPROCESSORS, Preprocessor, canny
 
-CANNY_NODE = next(node for node in NODES if node.define_schema().node_id == "ControlComposerCanny")
+BY_ID: dict[str, Any] = {node.define_schema().node_id: node for node in NODES}
+CANNY_NODE = BY_ID["ControlComposerCanny"]
 
 
 def frames(count: int) -> torch.Tensor:
@@ -22,7 +23,8 @@ def frames(count: int) -> torch.Tensor:
 
 def test_every_preprocessor_has_its_node_and_its_parameters() -> None:
     nodes = {node.define_schema().node_id: node for node in NODES}
-    assert set(nodes) == {f"ControlComposer{preprocessor.id}" for preprocessor in PREPROCESSORS}
+    others = {"ControlComposerPreprocess", "ControlComposerInpaint"}
+    assert set(nodes) == others | {f"ControlComposer{preprocessor.id}" for preprocessor in PREPROCESSORS}
     for preprocessor in PREPROCESSORS:
         inputs = {entry.id: entry for entry in nodes[f"ControlComposer{preprocessor.id}"].define_schema().inputs}
         assert set(inputs) == {"image", "resolution", *(parameter.id for parameter in preprocessor.parameters)}
@@ -63,3 +65,27 @@ def test_pictures_are_where_and_what_the_host_wants(monkeypatch: pytest.MonkeyPa
     (hint,) = CANNY_NODE.execute(frames(1), low=100, high=200, resolution=0).result
     assert hint.dtype == torch.float16
     assert torch.equal(hint.float(), canny(frames(1)))
+
+
+@pytest.mark.parametrize("preprocessor", PREPROCESSORS, ids=lambda preprocessor: preprocessor.id)
+def test_all_behind_one_choice(preprocessor: Preprocessor) -> None:
+    """Preprocess gives what the node of the chosen one gives, with the settings of its own."""
+    choices = {option.key: option for option in choice_input().options}
+    settings = {entry.id: entry.default for entry in choices[preprocessor.id].inputs}
+    assert settings == {parameter.id: parameter.default for parameter in preprocessor.parameters}
+    image = frames(2)
+    (one,) = BY_ID["ControlComposerPreprocess"].execute(image, {"preprocessor": preprocessor.id, **settings}, 16).result
+    (other,) = BY_ID[f"ControlComposer{preprocessor.id}"].execute(image=image, resolution=16, **settings).result
+    assert torch.equal(one, other)
+
+
+def choice_input() -> Any:
+    schema = BY_ID["ControlComposerPreprocess"].define_schema()
+    return next(entry for entry in schema.inputs if entry.id == "preprocessor")
+
+
+def test_the_inpaint_node() -> None:
+    mask = torch.zeros(1, 20, 28)
+    mask[:, 5:] = 1.0
+    (hint,) = BY_ID["ControlComposerInpaint"].execute(frames(2), mask).result
+    assert float(hint.min()) == -1.0 and torch.equal(hint[:, :5], frames(2)[:, :5])
