@@ -3,7 +3,7 @@
     python host.py python benchmarks/xs_published.py [FOLDER] [--real]
 
 FOLDER is a checkout of github.com/vislearn/ControlNet-XS, whose class runs around the host's UNet (Stable Diffusion 1 and 2). Weights are random, the
-models narrow; --real makes them SD2.1's and SDXL's, SDXL with two transformer blocks where it has ten, at latents of 32 × 32 cells (6 GB of memory).
+models narrow; --real makes them SD2.1's and SDXL's, SDXL with two transformer blocks where it has ten, at latents of 32 × 32 cells (8 GB of memory).
 """
 
 from __future__ import annotations
