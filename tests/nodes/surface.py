@@ -36,12 +36,19 @@ def described_input(item):
     found = {"id": item.id, "type": item.get_io_type(), "optional": bool(item.optional)}
     found["default"] = getattr(item, "default", None)
     if getattr(item, "options", None) and item.id not in FILES:
-        found["options"] = list(item.options)
+        found["options"] = [described_option(option) for option in item.options]
     template = getattr(item, "template", None)
     if template is not None:  # a growing input: its links are named "<id>.<prefix><number>"
         found["template"] = {name: getattr(template, name) for name in ("prefix", "min", "max")}
         found["template"]["type"] = template.input.get_io_type()
     return found
+
+
+def described_option(option):
+    """A text, or a choice with inputs of its own: their names are "<id>.<input>"."""
+    if isinstance(option, str):
+        return option
+    return {"key": option.key, "inputs": [described_input(item) for item in option.inputs]}
 
 
 def main():
