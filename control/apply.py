@@ -44,7 +44,8 @@ def make_layer(
     else:
         source = EncoderNetwork.from_stock(control_net) or foreign_of(control_net, node)
     if isinstance(source, ForeignControl):
-        source = source.with_hint(hint_bchw, strength, (start_percent, end_percent), vae)
+        own = control_net.extra_args if isinstance(control_net, Control) else {}
+        source = source.with_hint(hint_bchw, strength, (start_percent, end_percent), vae, extra_args=own)
     elif source is not None:
         source = source.with_vae(vae)
     if source is None:

@@ -57,7 +57,10 @@ class Control(AreaAware):
     @classmethod
     def unbound(cls, network: Source) -> Control:
         """A control that has a network, or a control of the host around one, and waits for its hint: what a Load node hands out."""
-        return cls(network)
+        control = cls(network)
+        # The stock node for inpainting asks for it.
+        control.concat_mask = isinstance(network, ForeignControl) and bool(network.control.concat_mask)
+        return control
 
     @property
     def source(self) -> Source | None:
@@ -91,7 +94,7 @@ class Control(AreaAware):
         super().set_cond_hint(cond_hint, strength, timestep_percent_range, vae, list(extra_concat))
         source = self.source
         if isinstance(source, ForeignControl):
-            source = source.with_hint(cond_hint, strength, timestep_percent_range, vae)
+            source = source.with_hint(cond_hint, strength, timestep_percent_range, vae, extra_concat, self.extra_args)
         elif source is not None:
             source = source.with_vae(vae)
         self.layers = (check_pixels(Layer(source, cond_hint, strength, *timestep_percent_range)),)

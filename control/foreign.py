@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +54,27 @@ class ForeignControl:
         return id(self.control)
 
     def with_hint(
-        self, hint_bchw: Tensor, strength: float, timestep_percent_range: tuple[float, float], vae: Any
+        self,
+        hint_bchw: Tensor,
+        strength: float,
+        timestep_percent_range: tuple[float, float],
+        vae: Any,
+        extra_concat: Sequence[Tensor] = (),
+        extra_args: Mapping[str, Any] | None = None,
     ) -> ForeignControl:
-        """The same control with its own hint, strength and range."""
+        """The same control with its own hint, strength and range, and what stock nodes have set: masks of inpainting, types of a union.
+
+        Raises ControlError where it reads latents and there is no VAE to make them.
+        """
+        if vae is None and getattr(self.control, "latent_format", None) is not None:
+            raise ControlError(
+                f"{self.name} reads its hint through a VAE, but none is connected; connect the VAE of its model to the Apply node."
+            )
         control = self.control.copy()
-        control.set_cond_hint(hint_bchw, strength, timestep_percent_range, vae=vae)
+        more = {"extra_concat": list(extra_concat)} if extra_concat else {}
+        control.set_cond_hint(hint_bchw, strength, timestep_percent_range, vae=vae, **more)
+        for argument, value in (extra_args or {}).items():
+            control.set_extra_arg(argument, value)
         return replace(self, control=control, placed=PlacedHint())
 
     @property

@@ -88,13 +88,16 @@ OTHER_FILES = (
     ),
     Family(
         "a diffusion model without a control in it",
-        AnyOf(
-            Starting("model.diffusion_model."),
-            AllOf(Starting("input_blocks."), Starting("output_blocks.")),
-            AllOf(Starting("down_blocks."), Starting("up_blocks.")),
-            AnyOf(Starting("double_blocks."), Starting("joint_blocks."), Starting("joint_transformer_blocks.")),
-            AllOf(Starting("transformer_blocks."), AnyOf("proj_out.weight", "x_embedder.weight", "img_in.weight")),
-            AllOf("patch_embedding.weight", Starting("blocks.0.self_attn.")),
+        AllOf(
+            NoneOf(Starting("controlnet_blocks.")),
+            AnyOf(
+                Starting("model.diffusion_model."),
+                AllOf(Starting("input_blocks."), Starting("output_blocks.")),
+                AllOf(Starting("down_blocks."), Starting("up_blocks.")),
+                AnyOf(Starting("double_blocks."), Starting("joint_blocks."), Starting("joint_transformer_blocks.")),
+                AllOf(Starting("transformer_blocks."), AnyOf("proj_out.weight", "x_embedder.weight", "img_in.weight")),
+                AllOf("patch_embedding.weight", Starting("blocks.0.self_attn.")),
+            ),
         ),
         "load it with the stock node 'Load Diffusion Model' and choose a ControlNet file here",
     ),
