@@ -50,9 +50,23 @@ class ControlComposerLoad(io.ComfyNode):
             node_id="ControlComposerLoad",
             display_name="Load ControlNet (Control Composer)",
             category="Control Composer/load",
-            description="Loads a ControlNet or T2I-Adapter file of any Stable Diffusion base and shows what it is. A file that is "
-            "something else is refused with its name and the way out.",
-            search_aliases=["controlnet", "control net", "controlnet loader", "load controlnet model", "t2i adapter"],
+            description="Loads a control file of any family for Stable Diffusion 1, 2 and XL: ControlNet, Union, T2I-Adapter, Control-LoRA, LLLite, XS, "
+            "ControlNeXt, SparseCtrl, CtrLoRA, and through the host those of transformer models. It shows what the file is; one that is something else is "
+            "refused with its name and the way out.",
+            search_aliases=[
+                "controlnet",
+                "control net",
+                "controlnet loader",
+                "load controlnet model",
+                "t2i adapter",
+                "control lora",
+                "lllite",
+                "controlnet xs",
+                "controlnext",
+                "sparsectrl",
+                "ctrlora",
+                "union",
+            ],
             inputs=[
                 io.Combo.Input(
                     "control_net_name",
