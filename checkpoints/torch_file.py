@@ -109,7 +109,10 @@ def _unwrap(path: Path, content: object) -> dict[str, Tensor]:
             inner = next(iter(content.values()))
         if inner is None and not weights:
             weights = _flat(content)
-        if inner is None or (weights and not isinstance(content.get("state_dict"), dict)):
+        # Beside the weights a training script may save a step or a rate, as tensors too.
+        if inner is None or (
+            weights and not isinstance(content.get("state_dict"), dict) and not _holds_more(inner, len(weights))
+        ):
             if not weights:
                 break
             return weights
@@ -126,6 +129,14 @@ def _flat(content: dict[Any, Any]) -> dict[str, Tensor]:
         for inner, value in part.items()
         if isinstance(inner, str) and _is_weight(value)
     }
+
+
+def _holds_more(inner: object, count: int) -> bool:
+    """Whether a dictionary has more than `count` tensors, or another one in it that is likely to."""
+    if not isinstance(inner, dict):
+        return False
+    nested = any(isinstance(inner.get(name), dict) for name in CONTAINERS)
+    return nested or sum(map(_is_weight, inner.values())) > count
 
 
 def _is_weight(value: object) -> bool:

@@ -15,7 +15,7 @@ from control_composer.checkpoints import open_control
 from control_composer.checkpoints.base import ConnectedBase
 from control_composer.checkpoints.beside import LONGEST, beside, companions
 from control_composer.checkpoints.diffusers_layout import cldm_names
-from control_composer.checkpoints.encoder import EncoderHyperparameters, expected_shapes
+from control_composer.checkpoints.encoder import EncoderHyperparameters
 from control_composer.checkpoints.errors import AmbiguousHeadsError
 from control_composer.checkpoints.heads import Heads, resolve_heads
 
