@@ -171,9 +171,10 @@ def embedding_rows(evaluation: Evaluation, rows: Sequence[int], step: Step) -> T
         )
         for network, hint in layer.readings
     ]
-    whole = parts[0]
+    whole, *others = parts
     assert isinstance(whole, Tensor)
-    for part in parts[1:]:
+    for part in others:
+        assert isinstance(part, Tensor)
         whole = whole + part
     return whole
 
