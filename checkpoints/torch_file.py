@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import pickle
 import re
 import zipfile
@@ -13,12 +14,13 @@ import torch
 from torch import Tensor
 
 from .cache import file_stamp
-from .errors import CodeInFileError, UnreadableFileError, short
+from .errors import CheckpointError, CodeInFileError, UnreadableFileError, short
 from .tensors import Checkpoint, TensorInfo
 
 # Where training scripts put the weights inside of what they save; tried in this order.
 CONTAINERS = ("state_dict", "model", "adapter", "module", "controlnet", "params", "net", "weights")
 MAX_NESTING = 4
+ANY_SIZE = b"bytearray"
 
 EXPECTED = "a file of tensors was expected"
 AGAIN = "download it again, best as .safetensors"
@@ -60,10 +62,12 @@ def _broken(path: Path, found: str) -> UnreadableFileError:
 def _load(path: Path) -> object:
     try:
         mapped = _is_plain_zip(path)
+        if _asks_for_memory(path, mapped):
+            raise _code(path, "asks for a block of memory ('bytearray')")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise _refused_pickle(path, error) from None
-    except UnreadableFileError:
+    except CheckpointError:
         raise
     except Exception as error:  # whatever a damaged pickle makes of the unpickler
         raise _broken(path, "is damaged or cut off") from error
@@ -90,7 +94,20 @@ def _refused_pickle(path: Path, error: pickle.UnpicklingError) -> CodeInFileErro
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
     if named is None and "Unsupported operand" in str(error):
         return _broken(path, "is damaged or cut off")
-    asks = f"asks to run code ('{short(named[1])}')" if named else "holds objects that are no tensors"
+    return _code(path, f"asks to run code ('{short(named[1])}')" if named else "holds objects that are no tensors")
+
+
+def _asks_for_memory(path: Path, is_zip: bool) -> bool:
+    """Whether a pickle names the one type that torch lets it make at any size, filled, out of a few bytes; no weights need it."""
+    if not is_zip:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(ANY_SIZE) >= 0
+    with zipfile.ZipFile(path) as archive:
+        programs = [entry for entry in archive.infolist() if entry.filename.endswith(".pkl")]
+        return any(ANY_SIZE in archive.read(entry) for entry in programs)
+
+
+def _code(path: Path, asks: str) -> CodeInFileError:
     return CodeInFileError(
         path,
         found=f"{asks} when it is opened, and was not opened",
