@@ -103,7 +103,7 @@ def test_everything_that_layers_do(case: Case) -> None:
 
 def test_a_hint_of_other_channels_is_refused(case: Case) -> None:
     with pytest.raises(ControlError) as refused:
-        layer_of(case.ours, narrow.picture(1, 64, 128, channels=4))
+        case.layer(narrow.picture(1, 64, 128, channels=4))
     assert str(refused.value) == (
         f"image of Control Layer has 4 channels, but {case.ours.network.name} reads hints of 3; remove the alpha channel, for example with "
         "Split Image with Alpha."
@@ -119,7 +119,7 @@ def test_networks_are_known_to_the_hosts_memory_management(case: Case) -> None:
         assert models == [] and control.inference_memory_requirements(torch.float32) >= 4 * 100_000
         return
     assert len(models) == 1 and isinstance(models[0], comfy.model_patcher.ModelPatcher)
-    assert models == compose_controls(*case.start(), [layer_of(case.ours, IMAGE)] * 2)[0][0][1]["control"].get_models()
+    assert models == compose_controls(*case.start(), [case.layer()] * 2)[0][0][1]["control"].get_models()
 
 
 def test_several_types_of_a_union_run_as_one_batch(tmp_path: Path) -> None:
