@@ -15,7 +15,7 @@ MODEL_PREFIX = "model.diffusion_model."
 # These count only where every key has them.
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "controlnet.", "adapter.")
 # Beside such keys `control_model.` is a part of the names themselves (the layouts of ControlNet-XS before diffusers' adapter).
-BESIDE = ("down_zero_convs_out.", "enc_zero_convs_out.")
+BESIDE = ("down_zero_convs_", "up_zero_convs_", "enc_zero_convs_", "dec_zero_convs_")
 # Marker tensors that tell a family and stand outside of the prefix.
 MARKERS = ("difference", "lora_controlnet")
 

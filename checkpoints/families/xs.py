@@ -126,13 +126,13 @@ XS_ADAPTER = Family(
 
 XS_MODEL = Family(
     name="a ControlNet-XS (layout of diffusers 0.25 to 0.27)",
-    condition=Starting("down_zero_convs_out."),
+    condition=AnyOf(Starting("down_zero_convs_"), Starting("up_zero_convs_")),
     loader=XSLoader(rename=model_names, layout="model"),
 )
 
 XS_ORIGINAL = Family(
     name="a ControlNet-XS (vislearn layout)",
-    condition=Starting("enc_zero_convs_out."),
+    condition=AnyOf(Starting("enc_zero_convs_"), Starting("dec_zero_convs_")),
     loader=XSLoader(rename=original_names, layout="original"),
 )
 

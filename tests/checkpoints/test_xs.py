@@ -297,6 +297,19 @@ def test_nearly_an_xs(save: Save) -> None:
         open_control(save(lost, metadata=HEADS))
 
 
+def test_other_kinds_of_the_original(save: Save) -> None:
+    """One whose stream does not add to the model's encoder, and one whose stream goes on through the decoder."""
+    tensors = named(random_xs(NARROW), original_modules(3))
+    one_way = {name: x for name, x in tensors.items() if not name.startswith("enc_zero_convs_out.")}
+    with pytest.raises(IncompleteError, match=r"looks like a ControlNet-XS \(vislearn layout\) and lacks "):
+        open_control(save(one_way, metadata=HEADS))
+    through = tensors | {"control_model.output_blocks.0.0.in_layers.0.weight": torch.ones(8)}
+    with pytest.raises(
+        IncompleteError, match=r"with tensors too many, 'control_model.output_blocks.0.0.in_layers.0.weight'"
+    ):
+        open_control(save(through, metadata=HEADS))
+
+
 def test_a_hint_network_of_another_size(save: Save) -> None:
     with pytest.raises(IncompleteError) as caught:
         open_control(save(random_xs(replace(NARROW, hint_widths=(4, 8))), metadata=HEADS))
