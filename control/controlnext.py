@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,7 +43,11 @@ class ControlNeXtNetwork(PatchNetwork):
     level, in both without changing what goes through the skip connection. Which of the two a file is for is in no tensor: the model decides.
     """
 
-    sampled: Sampled = field(default_factory=Sampled)
+    @property
+    def sampled(self) -> Sampled:
+        """Kept with the module, because a run checks one network of those that share it."""
+        found: Sampled = self.module.__dict__.setdefault("sampled", Sampled())
+        return found
 
     @property
     def net(self) -> ControlNeXtHyperparameters:

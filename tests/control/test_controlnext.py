@@ -125,6 +125,21 @@ def test_the_place_follows_the_model(kind: str, base: str, connected: bool, tmp_
     assert (place.name, place.height, place.width) == (block, *((5, 8) if base == "SD1" else (9, 16)))
 
 
+def test_two_loaders_of_one_file(tmp_path: Path) -> None:
+    """They share the module, and neither knows the model before it is sampled."""
+    path = save(tmp_path, random_controlnext("August"), "twice.safetensors")
+    sources = [load_source(path, None, "auto")[0] for _ in range(2)]
+    model = narrow.make_model("sd1")
+    start = narrow.conditioning("sd1", 10), narrow.conditioning("sd1", 11)
+    layers = [layer_of(Control.unbound(source), IMAGE, strength=0.3) for source in sources]
+    found = narrow.sample(model, *compose_controls(*start, layers), SIZE, steps=1)
+    assert {source.blocks(8, 16)[0].name for source in sources} == {"map input 3"}
+    connected, _ = load_source(path, model, "auto")
+    layers = [layer_of(Control.unbound(connected), IMAGE, strength=0.3)] * 2
+    expected = narrow.sample(model, *compose_controls(*start, layers), SIZE, steps=1)
+    assert narrow.relative(found, expected) <= 1e-6
+
+
 def refusal(case: Case, kind: str) -> str:
     conds = compose_controls(narrow.conditioning(kind, 1), narrow.conditioning(kind, 2), [layer_of(case.ours, IMAGE)])
     with pytest.raises(ControlError) as refused:
