@@ -26,9 +26,7 @@ NOWHERE = torch.device("meta")
 INFERENCE_DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 
 
-def build_encoder(
-    match: Match, tensors: Mapping[str, Tensor], *, diffusers: bool, hint_network: bool = True
-) -> Built:
+def build_encoder(match: Match, tensors: Mapping[str, Tensor], *, diffusers: bool, hint_network: bool = True) -> Built:
     """A `comfy.cldm.cldm.ControlNet` on the offload device with these weights, every one of them accounted for."""
     management = comfy.model_management
     # The stock loader offers a file in diffusers layout only the device's own dtype; followed here, or pictures would differ.

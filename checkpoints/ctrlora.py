@@ -77,7 +77,7 @@ def read_lora(shapes: Mapping[str, Shape]) -> CtrLoraHyperparameters:
     Its file has no convolutions, which follow: a block with a linear layer for the time is a ResBlock, one without halves the latent.
     """
     merged = dict(shapes)
-    for name, shape in shapes.items():
+    for name in shapes:
         if name.endswith(DOWN):
             module = name.removesuffix(DOWN)
             merged[f"{module}.weight"] = (_at(shapes, module + UP, 2)[0], _at(shapes, name, 2)[1])

@@ -22,6 +22,7 @@ from ..ctrlora import (
 )
 from ..encoder import Shape
 from ..encoder_shapes import MissingNameError, check_shapes, incomplete
+from ..errors import PairError
 from ..family import Built, Family, Kind, Match
 from ..heads import Heads, resolve_heads
 from ..tensors import main_dtype
@@ -91,6 +92,15 @@ class LoraLoader(BaseLoader):
             dtype=main_dtype(tensors),
             pooling=None,
             notes=(READS, f"rank: {net.rank}"),
+        )
+
+    def build(self, match: Match, tensors: Mapping[str, Tensor]) -> Built:
+        """Never: it is a pair that is built, by the base's loader."""
+        raise PairError(
+            match.family.name,
+            found="is half of a network",
+            expected="the tensors of its base were expected with it",
+            remedy="open both files and make a pair of them",
         )
 
 

@@ -92,7 +92,13 @@ class UnionLoader(ControlNetLoader):
 
     def match(self, family: Family, file: Canonical, connected: ConnectedBase | None) -> Match:
         match = super().match(family, file, connected)
-        return replace(match, notes=(*match.notes, f"types: {', '.join(match.hyperparameters.type_names)}",))
+        return replace(
+            match,
+            notes=(
+                *match.notes,
+                f"types: {', '.join(match.hyperparameters.type_names)}",
+            ),
+        )
 
 
 UNION_DIFFUSERS = Family(

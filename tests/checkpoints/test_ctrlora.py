@@ -123,6 +123,11 @@ def test_connected_model(tmp_path: Path) -> None:
             open_control(path, xl)
 
 
+def test_a_lora_file_is_built_with_its_base_only(tmp_path: Path) -> None:
+    with pytest.raises(PairError, match="'a LoRA file of CtrLoRA' is half of a network, but the tensors of its base"):
+        open_base(lora(), tmp_path).load()
+
+
 def refusal(error: type[Exception], act: Callable[[], object]) -> str:
     with pytest.raises(error) as caught:
         act()

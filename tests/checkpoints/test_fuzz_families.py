@@ -19,9 +19,11 @@ import safetensors.torch
 from control_composer.checkpoints import CheckpointError, open_control
 from control_composer.checkpoints.adapter import AdapterHyperparameters, adapter_shapes
 from control_composer.checkpoints.controlnext import ControlNeXtHyperparameters, controlnext_shapes
+from control_composer.checkpoints.ctrlora import base_shapes, difference_shapes, lora_shapes
 from control_composer.checkpoints.encoder import NO_ATTENTION, EncoderHyperparameters, expected_shapes
 from control_composer.checkpoints.families.union import UnionHyperparameters, union_shapes
 from control_composer.checkpoints.lllite import LLLiteHyperparameters, lllite_shapes
+from control_composer.checkpoints.pair import pair
 from control_composer.checkpoints.xs import XSHyperparameters, xs_shapes
 from control_composer.tests.checkpoints.lllite_reference import module
 from control_composer.tests.checkpoints.xs_names import named, original_modules
@@ -47,6 +49,10 @@ def tensors_of(family: str) -> dict[str, Tensor]:
         shapes = xs_shapes(XS)
     elif family == "xs, original":
         shapes = named(xs_shapes(XS), original_modules(2))
+    elif family == "ctrlora":
+        shapes = lora_shapes(SMALL, 2)
+    elif family == "ctrlora base":
+        shapes = base_shapes(SMALL) | difference_shapes(SMALL, 2)
     elif family == "controlnext":
         shapes = controlnext_shapes(CONTROLNEXT)
     elif family in ("full", "light"):
@@ -89,6 +95,8 @@ def resized(entry: dict[str, Any], dice: random.Random) -> None:
         "union",
         "lllite",
         "controlnext",
+        "ctrlora",
+        "ctrlora base",
         "xs",
         "xs, original",
         "full",
@@ -103,6 +111,11 @@ def test_headers_with_other_shapes_and_names(family: str, tmp_path: Path) -> Non
     end = 8 + struct.unpack("<Q", content[:8])[0]
     header, data = json.loads(content[8:end]), content[end:]
     path, dice, refused = tmp_path / "fuzzed.safetensors", random.Random(family), 0
+    base = None
+    if family == "ctrlora":
+        other = tmp_path / "base.safetensors"
+        safetensors.torch.save_file(tensors_of("ctrlora base"), other, {"num_head_channels": "16"})
+        base = open_control(other)
     for _ in range(MUTATIONS):
         mutated = json.loads(json.dumps(header))
         for name in dice.sample([name for name in mutated if name != "__metadata__"], dice.choice((1, 1, 3))):
@@ -120,7 +133,7 @@ def test_headers_with_other_shapes_and_names(family: str, tmp_path: Path) -> Non
         text = json.dumps(mutated).encode()
         path.write_bytes(struct.pack("<Q", len(text)) + text + data)
         try:
-            open_control(path).load()
+            pair(open_control(path), base).load()
         except CheckpointError as error:
             assert len(str(error)) < 2000
             refused += 1

@@ -220,7 +220,7 @@ def test_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "LoRA: 'canny.safetensors', rank 4, on 'base.safetensors'\n"
         "parameters: 3.56 M\nweights in the file: float32\ncomputes in: float32\npooling: off"
     )
-    with pytest.raises(PairError, match="'canny.safetensors' is a LoRA file of CtrLoRA, half of a network, but"):
+    with pytest.raises(PairError, match=r"'canny.safetensors' is a LoRA file of CtrLoRA, half of a network, but"):
         ControlComposerLoad.execute(lora.name)
     mark = ControlComposerLoad.fingerprint_inputs(control_net_name=lora.name, base_name=base.name)
     assert mark != ControlComposerLoad.fingerprint_inputs(control_net_name=lora.name)

@@ -16,7 +16,6 @@ pytest.importorskip("comfy")
 from control_composer.nodes.load import NETWORKS, load_source
 from control_composer.tests.control.cases import CASES, INSIDE
 
-
 FAMILIES = {name: make for name, make in (CASES | INSIDE).items() if not name.endswith(" XL")}
 
 
