@@ -37,8 +37,12 @@ EXAMPLES = {
         "input_blocks.1.1.transformer_blocks.0.attn1.to_q.lora_layer.up.weight",
     ),
     "an SVD ControlNet": (*DIFFUSERS, "down_blocks.0.resnets.0.temporal_res_block.conv1.weight"),
-    "a SparseCtrl": (
+    "a SparseCtrl (RGB)": (
         "controlnet_cond_embedding.weight",
+        "down_blocks.0.motion_modules.0.temporal_transformer.norm.weight",
+    ),
+    "a SparseCtrl (scribble)": (
+        *DIFFUSERS,
         "down_blocks.0.motion_modules.0.temporal_transformer.norm.weight",
     ),
     "a ControlNet-XS (diffusers layout)": (
@@ -95,7 +99,7 @@ EXAMPLES = {
     "a control for Flux (XLabs)": ("controlnet_blocks.0.weight", "double_blocks.0.img_attn.norm.key_norm.scale"),
     "a control for Stable Diffusion 3": ("controlnet_blocks.0.weight", "pos_embed_input.proj.weight"),
     "a control for Flux (InstantX)": ("controlnet_blocks.0.weight", "controlnet_x_embedder.weight"),
-    "an IP-Adapter": ("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"),
+    "an IP-Adapter, or InstantID's part of that kind": ("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"),
     "a LoRA": ("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight",),
     "a full checkpoint (model, text encoder and VAE) without a control in it": (
         "model.diffusion_model.input_blocks.0.0.weight",
