@@ -92,12 +92,15 @@ def _number(text: str | None) -> int | None:
 
 
 def _from_config(net: EncoderHyperparameters, config: Mapping[str, Any]) -> Heads | None:
-    """What diffusers' config.json tells, if it is that of a ControlNet of these widths: in a folder of many files it may be another's.
+    """What diffusers' config.json tells, if it is that of a ControlNet of these widths and this text: in a folder of many files it may be another's.
 
     `attention_head_dim` is a number of heads, in spite of its name, where there is no `num_attention_heads` (diffusers, models/controlnets/controlnet.py).
     """
     widths = [mult * net.model_channels for mult in net.channel_mult]
     if "ControlNet" not in str(config.get("_class_name")) or config.get("block_out_channels") != widths:
+        return None
+    # SD1 and SD2 have the same widths and other heads; older configs leave out what is the class's default.
+    if net.context_dim not in (None, config.get("cross_attention_dim", net.context_dim)):
         return None
     told = config.get("num_attention_heads") or config.get("attention_head_dim")
     counts = told if isinstance(told, list) else [told] * len(widths)

@@ -68,6 +68,23 @@ def test_a_config_that_is_anothers_or_tells_nothing(changes: dict[str, Any]) -> 
         heads(CONFIG | changes)
 
 
+SD1 = EncoderHyperparameters(4, 320, 3, (2,) * 4, (1, 2, 4, 4), (1,) * 6 + (-1,) * 2, 1, 768, False, None)
+SD2_CONFIG = CONFIG | {"block_out_channels": [320, 640, 1280, 1280], "attention_head_dim": [5, 10, 20, 20]}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ({"cross_attention_dim": 1024}, Heads(8, None, "convention")),
+        ({"cross_attention_dim": 768}, Heads(None, 64, "config.json")),
+        ({}, Heads(None, 64, "config.json")),
+    ],
+)
+def test_the_config_of_another_base_of_the_same_widths(text: dict[str, Any], expected: Heads) -> None:
+    """SD1's file in a folder with SD2's config.json: the same widths, other heads."""
+    assert resolve_heads(Path("a.safetensors"), SD1, {}, None, SD2_CONFIG | text) == expected
+
+
 def test_what_stands_above_what() -> None:
     assert heads(CONFIG, {"num_heads": "5"}, MODEL) == Heads(5, None, "metadata")
     assert heads(CONFIG, None, MODEL) == Heads(None, 64, "config.json")
