@@ -79,7 +79,9 @@ def check_base(path: Path, net: EncoderHyperparameters, connected: ConnectedBase
         connected.num_res_blocks,
     )
     same_text = net.context_dim is None or net.context_dim == connected.context_dim
-    if not (same_blocks and same_text and net.adm_in_channels == connected.adm_in_channels):
+    # As with text: what a control does not read cannot be the wrong one (SD2 controls on SD2 unCLIP models).
+    same_pooled = net.adm_in_channels in (None, connected.adm_in_channels)
+    if not (same_blocks and same_text and same_pooled):
         raise other_base(path, base_name(net), connected)
 
 

@@ -39,6 +39,12 @@ def check_base(network: EncoderNetwork, model: Any) -> None:
             f"the model is {base} ({describe(layout, context_dim, adm_channels)}); use a control made for {base}, or a model of base "
             f"{network.base}."
         )
+    latents = model.latent_format.latent_channels
+    if network.latent_channels != latents:
+        raise ControlError(
+            f"{network.name} reads latents of {network.latent_channels} channels, but those of the model have {latents}, and a control sees nothing "
+            f"that an inpaint model has beside them; use a control made for latents of {latents} channels."
+        )
 
 
 def describe(layout: Layout, context_dim: int | None, adm_channels: int | None) -> str:

@@ -175,10 +175,13 @@ def check_hint(hint_bchw: Tensor, channels: int, source: str, node: str = "Apply
         )
     found, height, width = hint_bchw.shape[1:]
     if found != channels:
-        advice = {
+        to_colour = {
             4: "remove the alpha channel, for example with Split Image with Alpha",
             1: "turn it into a colour picture, for example with Convert Mask to Image",
-        }.get(found, "connect the hint that this control was trained for")
+        }
+        advice = "connect the hint that this control was trained for"
+        if channels == 3:
+            advice = to_colour.get(found, advice)
         raise ControlError(
             f"image of {node} has {found} channel{'' if found == 1 else 's'}, but {source} reads hints of {channels}; {advice}."
         )

@@ -164,6 +164,10 @@ class EncoderNetwork:
     def model_channels(self) -> int:
         return int(self.module.model_channels)
 
+    @property
+    def latent_channels(self) -> int:
+        return int(self.module.input_blocks[0][0].in_channels)
+
     @cached_property
     def context_dim(self) -> int | None:
         return context_dim_of(self.module)

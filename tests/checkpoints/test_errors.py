@@ -312,6 +312,8 @@ def test_sdxl_control_on_an_sd1_model_and_the_reverse() -> None:
     check_base(Path("b.pth"), sdxl, on_sdxl)
     # SDXL's small control reads no text, so it fits by the rest.
     check_base(Path("b.pth"), replace(sdxl, context_dim=None), on_sdxl)
+    # What it does not read cannot be the wrong one: a pooled vector, as of an SD2 unCLIP model for SD2's controls.
+    check_base(Path("a.pth"), sd1, replace(on_sd1, adm_in_channels=2048))
     with pytest.raises(BaseMismatchError) as caught:
         check_base(Path("canny_xl.safetensors"), sdxl, on_sd1)
     assert str(caught.value) == (

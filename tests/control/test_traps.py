@@ -13,7 +13,7 @@ pytest.importorskip("comfy")
 import torch
 from torch import Tensor
 
-from control_composer.control import Control, compose_controls, layer_of
+from control_composer.control import Control, ControlError, compose_controls, layer_of
 from control_composer.control.placing import FILLS, SIZINGS, Placing, place_hint
 from control_composer.nodes.load import load_source
 from control_composer.tests import narrow
@@ -121,5 +121,24 @@ def test_hints_of_other_widths(channels: int, tmp_path: Path) -> None:
     expected = narrow.stock_apply(*case.start(), case.stock, image, 0.7)
     found, expected = (narrow.sample(case.model, *conds, SIZE, steps=2) for conds in (composed, expected))
     assert narrow.relative(found, expected) <= 1e-5
-    with pytest.raises(ValueError, match=f"reads hints of {channels}; connect the hint that this control was trained"):
-        layer_of(case.ours, IMAGE)
+    for other in {1, 3, 4} - {channels}:
+        # Neither gray made colour nor alpha removed would be of that many channels.
+        with pytest.raises(
+            ValueError, match=f"reads hints of {channels}; connect the hint that this control was trained"
+        ):
+            layer_of(case.ours, narrow.picture(1, 64, 64, channels=other))
+
+
+def test_a_control_that_reads_more_than_latents(tmp_path: Path) -> None:
+    """Made from an inpaint model's encoder: what such a model has beside its latents never reaches a control."""
+    module = narrow.make_module("sd1", in_channels=9)
+    path = save(tmp_path, dict(module.state_dict()), "nine.safetensors", {"num_heads": "4"})
+    source, _ = load_source(path, None, "auto")
+    case = Case("sd1", narrow.make_model("sd1"), Control.unbound(source), narrow.make_stock(module), "")
+    conds = compose_controls(*case.start(), [layer_of(case.ours, IMAGE)])
+    with pytest.raises(ControlError) as caught:
+        narrow.sample(case.model, *conds, SIZE, steps=1)
+    assert str(caught.value) == (
+        "nine.safetensors reads latents of 9 channels, but those of the model have 4, and a control sees nothing that an inpaint model has beside "
+        "them; use a control made for latents of 4 channels."
+    )
