@@ -51,7 +51,21 @@ def watch(
     return executor(model, conds, x_in, timestep, {**model_options, "transformer_options": options})
 
 
-WATCH = comfy.hooks.TransformerOptionsHook({"wrappers": {WrappersMP.CALC_COND_BATCH: {KEY: [watch]}}})
+def tidy(executor: Any, *args: Any, **more: Any) -> Any:
+    """The host's wrapper around a run: cleans controls up where it ends with an exception or an interruption, after which the host does not."""
+    try:
+        return executor(*args, **more)
+    except BaseException:
+        conds = [cond for branch in executor.class_obj.conds.values() for cond in branch or ()]
+        for control in {id(cond.get("control")): cond.get("control") for cond in conds}.values():
+            if isinstance(control, ControlBase):
+                control.cleanup()
+        raise
+
+
+WATCH = comfy.hooks.TransformerOptionsHook(
+    {"wrappers": {WrappersMP.CALC_COND_BATCH: {KEY: [watch]}, WrappersMP.OUTER_SAMPLE: {KEY: [tidy]}}}
+)
 """Only one, because the host adds what several conditionings bring once for each hook that is not the same."""
 
 

@@ -34,7 +34,8 @@ def evaluate(layers: Sequence[Layer], step: Step, previous: Residuals | None) ->
             record_idle(one, call, step)
     inside = [one for one in acts if not one.idle and isinstance(one.layer.source, PatchNetwork)]
     # All are made before one is placed: a network may run the model itself, as it is without any of them.
-    for one, patches in [(one, patches_of(one, call, step)) for one in inside]:
+    apart = without_cycles(step)
+    for one, patches in [(one, patches_of(one, call, apart)) for one in inside]:
         place_patches(step.options, patches, one.layer.source.before_others)  # type: ignore[union-attr]
     evaluations = evaluations_of(acts)
     total = Accumulator(previous)
@@ -49,6 +50,12 @@ def evaluate(layers: Sequence[Layer], step: Step, previous: Residuals | None) ->
         record_norms(step.run.record, call, result, blocks)
         watch_features(step.options, step.run.record, call, blocks, step.run.unet)
     return result
+
+
+def without_cycles(step: Step) -> Step:
+    """The step for patches: if they held the options that hold them, all that a call makes would stay until Python looks for cycles."""
+    cond = {name: value for name, value in step.cond.items() if value is not step.options}
+    return replace(step, cond=cond, options=dict(step.options))
 
 
 def patches_of(one: Act, call: int, step: Step) -> Patches:

@@ -212,11 +212,16 @@ class PatchCall:
         return masked.flatten(2).transpose(1, 2)
 
 
+OTHERS = "control_composer_patches_of_others"
+"""The entry of the options of one call with its patches before the first of ours."""
+
+
 def place_patches(options: dict[str, Any], patches: Patches, before: Container[str] = ()) -> None:
     """Puts patches into the `transformer_options` that the host made for one call; only the entry "patches" is replaced.
 
-    They come after those that are there, and those whose names are in `before` come before them.
+    They come after those that are there, and those whose names are in `before` come before them. `OTHERS` keeps those of other nodes.
     """
+    options.setdefault(OTHERS, options.get("patches", {}))
     there = dict(options.get("patches", {}))
     for name, functions in patches.items():
         others = there.get(name, ())

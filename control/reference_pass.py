@@ -14,7 +14,7 @@ from ..residuals.residuals import spread
 from .errors import ControlError
 from .evaluate import whole_chunks
 from .foreign import PER_CHUNK, pick
-from .patch_network import PatchCall, place_patches
+from .patch_network import OTHERS, PatchCall, place_patches
 from .reference_places import ReferencePlace
 
 VARIANCE_FLOOR = 1e-6
@@ -34,6 +34,13 @@ def attention_key(options: Mapping[str, Any]) -> Key:
     """Of the self-attention that is at work."""
     place, index = options["block"][:2]
     return "attention", place, index, options["block_index"]
+
+
+def alone(options: Mapping[str, Any]) -> bool:
+    """Whether nothing but one reference changes self-attentions, so that what they give is what they give of themselves."""
+    patches = options.get("patches", {})
+    count = sum(len(patches.get(name, ())) for name in ("attn1_patch", "attn1_output_patch"))
+    return count == 2 and not options.get("patches_replace", {}).get("attn1")
 
 
 def moments(feature: Tensor) -> Moments:
@@ -113,6 +120,7 @@ def write(call: PatchCall, rows: Sequence[int], places: Mapping[ReferencePlace, 
         torch.tensor([batch.index(row) for row in rows], device=device),
     )
     options = {name: value for name, value in step.options.items() if name != "wrappers"}
+    options["patches"] = options.pop(OTHERS, options.get("patches", {}))
     chunks = [row // step.per_chunk for row in batch[:: step.per_chunk]]
     options |= {name: [options[name][chunk] for chunk in chunks] for name in PER_CHUNK if name in options}
     patches = bank.patches()
@@ -183,14 +191,6 @@ class Reading(FeaturePatches):
     def index(self) -> Tensor:
         return torch.tensor(list(self.factors), device=self.call.step.x_noisy.device)
 
-    @cached_property
-    def alone(self) -> bool:
-        """Whether nothing else changes self-attentions, so that what they give is what they give of themselves."""
-        options = self.call.step.options
-        patches = options.get("patches", {})
-        count = sum(len(patches.get(name, ())) for name in ("attn1_patch", "attn1_output_patch"))
-        return count == 2 and not options.get("patches_replace", {}).get("attn1")
-
     def tokens(self, key: Key, n: Tensor) -> None:
         if key in self.positions:
             self.call.check_rows(self.positions[key], n)
@@ -204,7 +204,7 @@ class Reading(FeaturePatches):
         own = self.own.pop(key)
         attention = self.attention(key)
         both = torch.cat([own, self.bank.kept[key]], dim=1)
-        without = out.index_select(0, self.index) if self.alone else attention(own, transformer_options=options)
+        without = out.index_select(0, self.index) if alone(options) else attention(own, transformer_options=options)
         return self.add(key, out, attention(own, context=both, transformer_options=options) - without)
 
     def attention(self, key: Key) -> Any:
