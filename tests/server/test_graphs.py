@@ -204,22 +204,20 @@ def test_an_unknown_word_lists_the_known_ones(server: Any) -> None:
         assert known in str(failure.value)
 
 
-def test_a_picture_with_alpha_is_refused_by_canny(server: Any) -> None:
+def test_a_picture_with_alpha_lies_on_white(server: Any, results: dict[str, Any]) -> None:
+    """An opaque alpha changes nothing; where the picture is transparent its edges are gone."""
     prompt = quick(server.example("demo_one_control"))
     canny = of_type(prompt, "ControlComposerCanny")[0]
-    prompt["100"] = {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 128, "height": 128}}
+    prompt["100"] = {"class_type": "SolidMask", "inputs": {"value": 0.0, "width": 128, "height": 128}}
     prompt["101"] = {
         "class_type": "JoinImageWithAlpha",
         "inputs": {"image": canny["inputs"]["image"], "alpha": ["100", 0]},
     }
     canny["inputs"]["image"] = ["101", 0]
-    with pytest.raises(server.Failed) as failure:
-        server.run(prompt)
-    assert failure.value.node_type == "ControlComposerCanny"
-    assert str(failure.value).strip() == (
-        "image: found a picture with 4 channels (RGB with alpha), but 3 (RGB) were expected; "
-        'composite it on a ground, or drop its alpha with the node "Split Image with Alpha", first.'
-    )
+    opaque = server.run(prompt).pictures["Hint"]
+    assert np.array_equal(opaque, results["demo_one_control"].pictures["Hint"])
+    prompt["100"]["inputs"]["value"] = 1.0  # the host's node takes a mask, 1 where it is transparent
+    assert opaque.any() and not server.run(prompt).pictures["Hint"].any()
 
 
 def test_a_file_that_is_no_control_is_refused_by_name(server: Any) -> None:
