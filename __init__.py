@@ -7,7 +7,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
-from .nodes import apply, demo, inspect, load, model, preprocess, reference, schedule, sparse, union, weight
+from .nodes import annotators, apply, demo, inspect, load, model, preprocess, reference, schedule, sparse, union, weight
 
 SECTIONS = (load, reference, model, sparse, apply, union, weight, schedule, preprocess, inspect, demo)
 DEMO_CONTROLS = Path(__file__).parent / "demo" / "weights" / "controlnet"
@@ -15,6 +15,7 @@ DEMO_CONTROLS = Path(__file__).parent / "demo" / "weights" / "controlnet"
 
 class ControlComposer(ComfyExtension):
     async def on_load(self) -> None:
+        folder_paths.add_model_folder_path(annotators.FOLDER, str(Path(folder_paths.models_dir) / annotators.FOLDER))
         folder_paths.add_model_folder_path("controlnet", str(DEMO_CONTROLS))
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

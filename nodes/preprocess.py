@@ -13,13 +13,16 @@ from torch import Tensor
 from ..preprocessors import PREPROCESSORS, Parameter, Preprocessor
 from ..preprocessors.batches import in_chunks
 from ..preprocessors.inpaint import FILLS, inpaint
+from .annotators import networks_for
 
 # Small enough that progress moves and an interruption is heard, large enough that nothing is lost to the loop.
 FRAMES_PER_CHUNK = 8
 IMAGE_TOOLTIP = "The picture, or the frames, to make hints of."
 
 
-def parameter_input(parameter: Parameter) -> io.Int.Input | io.Float.Input | io.Combo.Input:
+def parameter_input(parameter: Parameter) -> io.Boolean.Input | io.Int.Input | io.Float.Input | io.Combo.Input:
+    if isinstance(parameter.default, bool):
+        return io.Boolean.Input(parameter.id, default=parameter.default, tooltip=parameter.tooltip)
     if isinstance(parameter.default, str):
         return io.Combo.Input(
             parameter.id, options=list(parameter.options), default=parameter.default, tooltip=parameter.tooltip
@@ -70,9 +73,11 @@ def preprocess(preprocessor: Preprocessor, image_bhwc: Tensor, resolution: int, 
         comfy.model_management.throw_exception_if_processing_interrupted()
         progress.update_absolute(done)
 
-    hint = in_chunks(
-        partial(preprocessor, resolution=resolution, **parameters), image_bhwc, FRAMES_PER_CHUNK, before_chunk
-    )
+    function, frames = partial(preprocessor, resolution=resolution, **parameters), FRAMES_PER_CHUNK
+    if preprocessor.annotators:
+        ready = networks_for(preprocessor.needed(parameters), image_bhwc, resolution)
+        function, frames = partial(function, networks=ready.networks), min(frames, ready.frames)
+    hint = in_chunks(function, image_bhwc, frames, before_chunk)
     return hint.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())
 
 

@@ -9,6 +9,7 @@ from .colour_grid import COLOUR_GRID
 from .errors import PreprocessorError
 from .invert import INVERT
 from .lineart_standard import LINEART_STANDARD
+from .pidinet import PIDINET, SCRIBBLE_PIDINET, SKETCH_PIDINET
 from .preprocessor import Parameter, Preprocessor
 from .pyramid_canny import PYRAMID_CANNY
 from .recolor import RECOLOR_INTENSITY, RECOLOR_LUMINANCE
@@ -35,6 +36,9 @@ PREPROCESSORS: tuple[Preprocessor, ...] = (
     BLUR,
     RECOLOR_LUMINANCE,
     RECOLOR_INTENSITY,
+    PIDINET,
+    SCRIBBLE_PIDINET,
+    SKETCH_PIDINET,
 )
 
 __all__ = ["CANNY", "PREPROCESSORS", "Parameter", "Preprocessor", "PreprocessorError", "canny"]

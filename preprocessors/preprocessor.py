@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from .networks.network import Network
 from .pixels import as_rgb
 
-Value = int | float | str
+Value = bool | int | float | str
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One setting. Its type is that of the default: a whole number gives a whole-number widget, a text one of `options`."""
+    """One setting. Its type is that of the default: a truth value gives a switch, a whole number a whole-number
+    widget, a text one of `options`."""
 
     id: str
     default: Value
@@ -42,7 +44,26 @@ class Preprocessor:
     """The convention of the hint, in words: what is white, what is black."""
     description: str
     aliases: tuple[str, ...] = ()
+    annotators: tuple[str, ...] = ()
+    """The ids of the networks in annotators.py that the function takes as `networks`."""
+    chosen_by: str = ""
+    """The parameter whose value is the id of the one network needed; empty where all of them are."""
 
-    def __call__(self, image_bhwc: Tensor, resolution: int = 0, **parameters: Any) -> Tensor:
+    def needed(self, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+        """The ids of the networks that a call with these parameters needs."""
+        if not self.chosen_by:
+            return self.annotators
+        defaults = {parameter.id: parameter.default for parameter in self.parameters}
+        return (str(parameters.get(self.chosen_by, defaults[self.chosen_by])),)
+
+    def __call__(
+        self,
+        image_bhwc: Tensor,
+        resolution: int = 0,
+        networks: Mapping[str, Network] | None = None,
+        **parameters: Any,
+    ) -> Tensor:
         """The hint of pictures, which may be gray or have an alpha channel: what is transparent is laid on white."""
+        if self.annotators:
+            parameters["networks"] = networks
         return self.function(as_rgb(image_bhwc), resolution=resolution, **parameters)

@@ -1,0 +1,138 @@
+"""The published files of the networks that preprocessors use: where each comes from, under which terms, and what it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+
+from .networks.pidinet import BASELINE, build_pidinet
+
+HUGGING_FACE = "https://huggingface.co/"
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """One file. `build(weights, file=..., operations=..., dtype=...)` makes its network, or raises PreprocessorError."""
+
+    id: str
+    file: str
+    bytes: int
+    """Its size; 0 where it is not known to the byte."""
+    sha256: str | None
+    address: str
+    licence: str
+    commercial: str
+    """Who may use it commercially, in words that end a sentence."""
+    build: Callable[..., nn.Module]
+    values_per_pixel: int
+    """How many numbers for each pixel are in memory at once, at most, while it computes (measured)."""
+    half: bool = True
+    """Whether it computes in half precision without harm."""
+
+    @property
+    def repository(self) -> str:
+        """`owner/name` and the folder in it, as packs that mirror the hub's layout name it; empty for other addresses."""
+        if not self.address.startswith(HUGGING_FACE):
+            return ""
+        repository, _, path = self.address.removeprefix(HUGGING_FACE).partition("/resolve/main/")
+        return "/".join([repository, *path.split("/")[:-1]])
+
+
+def _pidinet(
+    identifier: str,
+    file: str,
+    size: int,
+    sha256: str,
+    values_per_pixel: int,
+    build: Callable[..., nn.Module] = build_pidinet,
+    address: str = "https://github.com/hellozhuo/pidinet/raw/master/trained_models/",
+) -> Annotator:
+    return Annotator(
+        identifier,
+        file,
+        size,
+        sha256,
+        address + file,
+        "for research (hellozhuo/pidinet)",
+        "commercial use needs the authors' consent",
+        build,
+        values_per_pixel,
+    )
+
+
+_baseline = partial(build_pidinet, differences=BASELINE)
+
+PIDINETS = (
+    _pidinet(
+        "PiDiNet",
+        "table5_pidinet.pth",
+        2_871_148,
+        "80860ac267258b5f27486e0ef152a211d0b08120f62aeb185a050acc30da486c",
+        400,
+        address="https://huggingface.co/lllyasviel/Annotators/resolve/main/",
+    ),
+    _pidinet(
+        "PiDiNet-L",
+        "table5_pidinet-l.pth",
+        2_462_360,
+        "14ee1cc0d20f787e25bd4105a74cf14fd4dba28aec75ba77dfb7ba1bc5e6bd12",
+        400,
+    ),
+    _pidinet(
+        "PiDiNet-Small",
+        "table5_pidinet-small.pth",
+        765_036,
+        "55740e3a0e6c4c3f82a921902851a86be6ad5a144db29add4ab57e1a22007f76",
+        200,
+    ),
+    _pidinet(
+        "PiDiNet-Small-L",
+        "table5_pidinet-small-l.pth",
+        652_568,
+        "3063a52926f5bf7f02c09bfe3c7b20c2408f8cdfe64ef44a3eccb7510e317cf8",
+        200,
+    ),
+    _pidinet(
+        "PiDiNet-Tiny",
+        "table5_pidinet-tiny.pth",
+        368_492,
+        "e32b23fff6c1cb9bd4385a1d615023346fc2e3f2f3a8db7f78cc4ce95a14730c",
+        140,
+    ),
+    _pidinet(
+        "PiDiNet-Tiny-L",
+        "table5_pidinet-tiny-l.pth",
+        310_808,
+        "21b5a975737017676f240dcb7158f6874340f5541ce06ccdb900d8b353a9ab93",
+        140,
+    ),
+    _pidinet(
+        "PiDiNet-Baseline",
+        "table5_baseline.pth",
+        2_871_148,
+        "aa103197722645487c7d670c0866e8a5537ab4501e610012bebec06dc559883a",
+        400,
+        _baseline,
+    ),
+    _pidinet(
+        "PiDiNet-NYUD",
+        "table6_pidinet.pth",
+        2_871_148,
+        "8ae827da53ca6807e44f83f4dacf214ed0839e149c3969c485908684c4522f3e",
+        400,
+    ),
+    _pidinet(
+        "PiDiNet-Multicue",
+        "table7_pidinet.pth",
+        2_871_148,
+        "d065884ade7f69e0c90a2e376c502d742a935a932518f15b0eb087dbf22b455c",
+        400,
+    ),
+)
+
+ANNOTATORS: tuple[Annotator, ...] = (*PIDINETS,)
+
+BY_ID = {annotator.id: annotator for annotator in ANNOTATORS}
