@@ -9,6 +9,8 @@ from .encoder import HINT_WIDTHS, NO_ATTENTION, EncoderHyperparameters, Shape
 from .errors import IncompleteError, short
 
 FIRST_NAMES = 3
+# What stands beside quantised weights: the numbers that they are to be multiplied by.
+SCALES = (".scale_weight", ".weight_scale", ".comfy_quant", "scaled_fp8", ".absmax", ".SCB")
 
 
 class MissingNameError(LookupError):
@@ -70,6 +72,14 @@ def check_shapes(path: Path, family: str, expected: Mapping[str, Shape], shapes:
 
     Raises IncompleteError naming what is missing, what is too much, or the first tensor of another shape.
     """
+    scaled = next((name for name in shapes if name.endswith(SCALES)), None)
+    if scaled is not None:
+        raise IncompleteError(
+            path,
+            found=f"is a {family} with quantised weights (it has the key '{short(scaled)}')",
+            expected="plain weights were expected",
+            remedy="choose its float16, bfloat16 or plain float8 version",
+        )
     missing = [name for name in expected if name not in shapes]
     surplus = [name for name in shapes if name not in expected]
     if missing:

@@ -135,8 +135,11 @@ def _tensor(path: Path, name: str, entry: Any) -> TensorInfo:
         raise _broken(path, f"describes the tensor '{short(name)}' without shape or place")
     dtype = DTYPES.get(str(entry.get("dtype")))
     if dtype is None:
-        raise _broken(
-            path, f"stores the tensor '{short(name)}' as '{short(str(entry.get('dtype')))}', which is unknown"
+        raise UnreadableFileError(
+            path,
+            found=f"stores the tensor '{short(name)}' as '{short(str(entry.get('dtype')))}'",
+            expected="float32, float16, bfloat16 or float8 was expected",
+            remedy="choose a version of the file in one of these, or download it again",
         )
     shape = tuple(entry["shape"])
     offsets = entry["data_offsets"]

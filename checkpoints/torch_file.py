@@ -21,6 +21,8 @@ from .tensors import Checkpoint, TensorInfo
 CONTAINERS = ("state_dict", "model", "adapter", "module", "controlnet", "params", "net", "weights")
 MAX_NESTING = 4
 ANY_SIZE = b"bytearray"
+# Only TorchScript's archives have one (torch/csrc/jit/serialization).
+PROGRAM = "constants.pkl"
 
 EXPECTED = "a file of tensors was expected"
 AGAIN = "download it again, best as .safetensors"
@@ -85,6 +87,13 @@ def _is_plain_zip(path: Path) -> bool:
                 expected=EXPECTED,
                 remedy="unpack it and choose the weights file in it",
             )
+        if any(entry.filename.endswith(PROGRAM) for entry in archive.infolist()):
+            raise UnreadableFileError(
+                path,
+                found="is a TorchScript program, weights and code in one",
+                expected=EXPECTED,
+                remedy="choose the weights that it was made of, or the node that it belongs to",
+            )
         if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
             raise _broken(path, "is a compressed archive")
     return True
@@ -94,7 +103,7 @@ def _refused_pickle(path: Path, error: pickle.UnpicklingError) -> CodeInFileErro
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
     if named is None and "Unsupported operand" in str(error):
         return _broken(path, "is damaged or cut off")
-    return _code(path, f"asks to run code ('{short(named[1])}')" if named else "holds objects that are no tensors")
+    return _code(path, f"asks to run code ('{short(named[1])}')" if named else "makes objects that are no tensors")
 
 
 def _asks_for_memory(path: Path, is_zip: bool) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..base import ConnectedBase, base_name, check_base
 from ..canonical import Canonical
-from ..condition import AllOf, Containing, NoneOf, Starting
+from ..condition import AllOf, AnyOf, Containing, NoneOf, Starting
 from ..ctrlora import (
     FIRST,
     MARK,
@@ -114,7 +114,8 @@ def base_note(net: CtrLoraHyperparameters, whole: bool) -> str:
 
 CTRLORA = Family(
     name="a LoRA file of CtrLoRA",
-    condition=AllOf(Containing(MARK), NoneOf(FIRST)),
+    # Others have the mark too: LoRAs of diffusers, in its names.
+    condition=AllOf(Containing(MARK), AnyOf(Starting("input_blocks."), Starting("zero_convs.")), NoneOf(FIRST)),
     loader=LoraLoader(),
 )
 

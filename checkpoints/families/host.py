@@ -14,15 +14,13 @@ from torch import Tensor
 from ..base import ConnectedBase, other_base
 from ..canonical import Canonical
 from ..condition import AllOf, AnyOf, Condition, Key, NoneOf, Starting
-from ..encoder_shapes import incomplete
+from ..encoder_shapes import SCALES, incomplete
 from ..errors import HostLoaderError
 from ..family import Built, Family, Kind, Match
 from ..heads import Heads
 from ..tensors import main_dtype
 
 PICTURE = 3
-# Beside quantised weights stand the numbers that they are to be multiplied by; the host's loader of controls passes them over without a word.
-SCALES = (".scale_weight", ".weight_scale", ".comfy_quant", "scaled_fp8")
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,7 @@ class HostLoader:
         empty = [name for name, info in file.tensors.items() if info.numel == 0]
         if empty:
             raise incomplete(file.path, family.noun, empty, ())
+        # The host's loader of controls passes them over without a word.
         scaled = next((name for name in file.tensors if name.endswith(SCALES)), None)
         if scaled is not None:
             raise HostLoaderError(

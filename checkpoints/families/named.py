@@ -70,6 +70,8 @@ OTHER_FILES = (
             Containing(".lora_A."),
             Containing(".lora_B."),
             Containing("_lora.down."),
+            Containing(".lora.down."),
+            AllOf(Containing(".lora_layer."), NoneOf(Starting("input_blocks."), Starting("zero_convs."))),
             Containing(".hada_w1_a"),
             Containing(".lokr_w1"),
             Containing(".oft_blocks"),

@@ -266,6 +266,29 @@ def test_file_without_tensors(save: Save) -> None:
     assert "is an unknown file without any tensor" in refusal(save({}), UnknownFileError)
 
 
+def test_quantised_weights(weights: dict[str, Tensor], save: Save) -> None:
+    for key in ("time_embed.0.scale_weight", "time_embed.2.weight.absmax", "scaled_fp8", "time_embed.0.comfy_quant"):
+        assert refusal(save(weights | some(key)), IncompleteError) == (
+            f"'control.safetensors' is a ControlNet (cldm layout) with quantised weights (it has the key '{key}'), but plain weights were expected; "
+            "choose its float16, bfloat16 or plain float8 version."
+        )
+
+
+def test_dtype_that_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "mx.safetensors"
+    header = json.dumps({"a": {"dtype": "F8_E8M0", "shape": [1], "data_offsets": [0, 1]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"0")
+    assert refusal(path, UnreadableFileError) == (
+        "'mx.safetensors' stores the tensor 'a' as 'F8_E8M0', but float32, float16, bfloat16 or float8 was expected; choose a version of the file in one "
+        "of these, or download it again."
+    )
+
+
+def test_nearest_of_a_damaged_diffusers_file(save: Save) -> None:
+    text = refusal(save(some("conv_in.weight", "controlnet_cond_embedding.conv_in.weight")), UnknownFileError)
+    assert "the nearest kind, a ControlNet (diffusers layout), would have 'controlnet_mid_block.weight';" in text
+
+
 def test_missing_tensor(weights: dict[str, Tensor], save: Save) -> None:
     del weights["middle_block_out.0.bias"]
     assert refusal(save(weights), IncompleteError) == (

@@ -12,7 +12,12 @@ import pytest
 import torch
 
 from control_composer.checkpoints import open_control
-from control_composer.checkpoints.errors import CheckpointError, RefusedFamilyError, UnreadableFileError
+from control_composer.checkpoints.errors import (
+    CheckpointError,
+    IncompleteError,
+    RefusedFamilyError,
+    UnreadableFileError,
+)
 
 WEIGHTS = "a weights file (.safetensors .pth .pt .ckpt .bin) was expected"
 COMPLETE = "a complete safetensors file was expected"
@@ -22,6 +27,9 @@ KEYS = {
     ("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight",): ("a LoRA", "'Load LoRA'"),
     ("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.default.weight",): ("a LoRA", "'Load LoRA'"),
     ("text_encoder.text_model.encoder.layers.0.self_attn.k_proj.lora_linear_layer.down.weight",): ("a LoRA", "'Load LoRA'"),
+    ("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora.down.weight",): ("a LoRA", "'Load LoRA'"),
+    ("down_blocks.0.attentions.0.proj_in.lora_layer.down.weight",): ("a LoRA", "'Load LoRA'"),
+    ("text_encoder.text_model.final_layer_norm.weight",): ("a text encoder", "'Load CLIP'"),
     ("lora_transformer_single_transformer_blocks_0_attn_to_k.alpha",): ("a LoRA", "'Load LoRA'"),
     ("diffusion_model.blocks.0.self_attn.q.lora_up.weight",): ("a LoRA", "'Load LoRA'"),
     ("image_proj.latents", "ip_adapter.1.to_k_ip.weight"): ("an IP-Adapter, or InstantID's part of that kind", "IP-Adapter node"),
@@ -123,6 +131,34 @@ def test_zip_archive_without_weights(tmp_path: Path) -> None:
         archive.writestr("control.safetensors", b"x" * 100)
     assert refusal(path, UnreadableFileError) == (
         "'controls.pth' is a zip archive and no file of torch, but a file of tensors was expected; unpack it and choose the weights file in it."
+    )
+
+
+def test_torchscript(tmp_path: Path) -> None:
+    path = tmp_path / "lama.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("data.pkl", "code/__torch__/lama.py", "constants.pkl"):
+            archive.writestr(f"lama/{name}", b"\x80\x02}.")
+    assert refusal(path, UnreadableFileError) == (
+        "'lama.pt' is a TorchScript program, weights and code in one, but a file of tensors was expected; choose the weights that it was made of, or "
+        "the node that it belongs to."
+    )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("conv_in.weight", "controlnet_cond_embedding.conv_in.weight"),
+        ("down_blocks.2.attentions.1.norm.weight", "down_blocks.2.attentions.1.norm.bias"),
+        ("controlnet_mid_block.weight", "mid_block.attentions.0.norm.weight"),
+    ],
+)
+def test_one_of_several_files_of_a_network(names: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "diffusion_pytorch_model-00002-of-00003.safetensors"
+    path.write_bytes(safetensors_of(names))
+    assert refusal(path, IncompleteError) == (
+        f"'{path.name}' is number 2 of 3 files into which a network was split, but a whole network in one file was expected; choose its version in one "
+        "file, or save it as one (in diffusers: save_pretrained with max_shard_size='20GB')."
     )
 
 

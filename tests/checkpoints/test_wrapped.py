@@ -13,6 +13,7 @@ from torch import Tensor
 from control_composer.checkpoints import open_control
 from control_composer.checkpoints.adapter import AdapterHyperparameters, adapter_shapes
 from control_composer.checkpoints.base import ConnectedBase
+from control_composer.checkpoints.errors import IncompleteError
 from control_composer.checkpoints.load import read_weights
 
 MODEL = ConnectedBase("narrow", 64, (1, 1, 2), (1, 1, 1), 64, None, -1, 64)
@@ -52,13 +53,45 @@ def test_dictionaries_around_an_adapter(wrap: Wrap, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "prefix",
-    ["control_model.", "module.", "module.control_model.", "_orig_mod.", "controlnet.", "module._orig_mod.controlnet."],
+    [
+        "control_model.",
+        "module.",
+        "module.control_model.",
+        "_orig_mod.",
+        "controlnet.",
+        "module._orig_mod.controlnet.",
+        "_forward_module.control_model.",
+        # Of names that are nowhere known.
+        "net.",
+        "model.control_model.",
+        "base_model.model.",
+    ],
 )
 @pytest.mark.parametrize("name", ["a.safetensors", "a.pth"])
 def test_prefixes(prefix: str, name: str, weights: dict[str, Tensor], save: Callable[..., Path]) -> None:
     opened = open_control(save({prefix + key: tensor for key, tensor in weights.items()}, name), MODEL)
     read = read_weights(opened.checkpoint, opened.match)
     assert all(torch.equal(read[key], tensor) for key, tensor in weights.items())
+
+
+@pytest.mark.parametrize("prefix", ["", "control_model."])
+def test_counters_of_the_training_are_left_out(
+    prefix: str, weights: dict[str, Tensor], save: Callable[..., Path]
+) -> None:
+    counters = {
+        "global_step": torch.tensor(7),
+        "model_ema.decay": torch.tensor(0.999),
+        "model_ema.num_updates": torch.tensor(3, dtype=torch.int32),
+        "input_hint_block.1.num_batches_tracked": torch.tensor(3),
+        "text_model.embeddings.position_ids": torch.arange(77)[None],
+        "logit_scale": torch.tensor(4.6),
+    }
+    opened = open_control(save({prefix + key: x for key, x in (weights | counters).items()}), MODEL)
+    assert set(opened.match.names) == set(weights)
+    # A tensor of such a name that might be a weight is not passed over.
+    for name in ("decay", "input_blocks.1.0.logit_scale"):
+        with pytest.raises(IncompleteError, match="tensors too many"):
+            open_control(save({prefix + key: x for key, x in (weights | {name: torch.ones(4)}).items()}), MODEL)
 
 
 @pytest.mark.parametrize("name", ["temporalnetversion2.safetensors", "control_sd15_canny.pth"])
