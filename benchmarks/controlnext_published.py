@@ -3,7 +3,8 @@
     python host.py python benchmarks/controlnext_published.py FOLDER
 
 FOLDER is a clone, with its history, of github.com/dvlab-research/ControlNeXt; each release is read from its own commit. Its classes have their
-published widths, but for the last 1×1 convolution, which has as many outputs as the UNet has channels: that is a tenth as wide as the real one.
+published widths, but for the last 1×1 convolution, which has as many outputs as the UNet has channels: a tenth of SD1.5's, a fifth of
+SDXL's.
 Needs diffusers, which the test environment has.
 """
 
@@ -38,7 +39,8 @@ from control_composer.benchmarks.widths import NARROW, SDXL, Width, fill  # noqa
 from control_composer.control import Control, apply_control  # noqa: E402
 from control_composer.nodes.load import load_source  # noqa: E402
 
-NARROW_XL = SDXL | {"model_channels": 32, "context_dim": 40, "num_head_channels": 32}
+# The host's SDXL has heads of 64 channels.
+NARROW_XL = SDXL | {"model_channels": 64, "context_dim": 40}
 WIDTHS = {
     "SD1.5": Width(NARROW, comfy.supported_models.SD15),
     "SDXL": Width(NARROW_XL, comfy.supported_models.SDXL),
@@ -47,7 +49,7 @@ WIDTHS = {
 UNETS: dict[str, dict[str, Any]] = {
     "SD1.5": {"block_out_channels": (32, 64, 128, 128), "cross_attention_dim": 24, "attention_head_dim": 8},
     "SDXL": {
-        "block_out_channels": (32, 64, 128),
+        "block_out_channels": (64, 128, 256),
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         "transformer_layers_per_block": (1, 2, 10),
@@ -108,7 +110,8 @@ def compared(repository: Path, release: Release, folder: Path) -> tuple[float, f
     unet_class = one_model(module_of(repository, release, "models/unet.py", folder), "", "UNet2DConditionModel")
     unet, host = unet_class(**UNETS[release.base]).eval(), host_model(release.base)
     last = network.mid_convs[1]
-    channels = 32 * (1 if last.out_channels == 320 else WIDTHS[release.base].unet["channel_mult"][-1])
+    config = WIDTHS[release.base].unet
+    channels = config["model_channels"] * (1 if last.out_channels == 320 else config["channel_mult"][-1])
     network.mid_convs[1] = torch.nn.Conv2d(last.in_channels, channels, 1)
     fill(network, 1)
     fill(unet, 2)
