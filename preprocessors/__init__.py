@@ -7,6 +7,7 @@ from .blur import BLUR
 from .canny import CANNY, canny
 from .colour_grid import COLOUR_GRID
 from .errors import PreprocessorError
+from .hed import HED, SCRIBBLE_HED
 from .invert import INVERT
 from .lineart_standard import LINEART_STANDARD
 from .pidinet import PIDINET, SCRIBBLE_PIDINET, SKETCH_PIDINET
@@ -15,6 +16,7 @@ from .pyramid_canny import PYRAMID_CANNY
 from .recolor import RECOLOR_INTENSITY, RECOLOR_LUMINANCE
 from .scribble import SCRIBBLE
 from .shuffle import SHUFFLE
+from .teed import ANYLINE, TEED
 from .threshold import THRESHOLD
 from .tile import TILE
 from .tile_simple import TILE_SIMPLE
@@ -39,6 +41,10 @@ PREPROCESSORS: tuple[Preprocessor, ...] = (
     PIDINET,
     SCRIBBLE_PIDINET,
     SKETCH_PIDINET,
+    HED,
+    SCRIBBLE_HED,
+    TEED,
+    ANYLINE,
 )
 
 __all__ = ["CANNY", "PREPROCESSORS", "Parameter", "Preprocessor", "PreprocessorError", "canny"]

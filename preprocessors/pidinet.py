@@ -9,7 +9,7 @@ from torch import Tensor
 from .annotators import PIDINETS
 from .networks.network import Network
 from .preprocessor import Parameter, Preprocessor
-from .strokes import as_strokes, made_safe
+from .strokes import SAFE, as_strokes, made_safe
 from .through import through
 
 NETWORK = "PiDiNet"
@@ -61,11 +61,6 @@ def sketch_pidinet(
     return (edges(image_bhwc, networks, network, resolution) > EDGE).float().repeat(1, 1, 1, 3)
 
 
-SAFE = Parameter(
-    "safe",
-    default=True,
-    tooltip="Three levels of grey in place of all, so that less of the picture shows through; off: softer, more detail.",
-)
 _NETWORK = Parameter(
     "network",
     default=NETWORK,

@@ -6,7 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .preprocessor import Parameter
+
 SAFE_STEPS = 2
+SAFE = Parameter(
+    "safe",
+    default=True,
+    tooltip="Three levels of grey in place of all, so that less of the picture shows through; off: softer, more detail.",
+)
 # Three pixels in a row, each way a line can go through a pixel.
 DIRECTIONS = (
     ((0, 0, 0), (1, 1, 1), (0, 0, 0)),

@@ -45,6 +45,46 @@ def pidinet_shapes(channels: int, dilated: int = 0, attention: bool = False) -> 
     return shapes | {"classifier.weight": (1, 4, 1, 1), "classifier.bias": (1,)}
 
 
+def hed_shapes(widths: tuple[int, ...]) -> Shapes:
+    """Written from the published class (lllyasviel, ControlNetHED_Apache2)."""
+    shapes: Shapes = {"norm": (1, 3, 1, 1)}
+    inside = 3
+    for block, (count, width) in enumerate(zip((2, 2, 3, 3, 3), widths, strict=True), start=1):
+        for number in range(count):
+            shapes[f"block{block}.convs.{number}.weight"] = (width, inside, 3, 3)
+            shapes[f"block{block}.convs.{number}.bias"] = (width,)
+            inside = width
+        shapes[f"block{block}.projection.weight"] = (1, width, 1, 1)
+        shapes[f"block{block}.projection.bias"] = (1,)
+    return shapes
+
+
+def teed_shapes() -> Shapes:
+    """Written from the published class (xavysp/TEED, ted.py)."""
+    weights: Shapes = {
+        "block_1.conv1": (16, 3, 3, 3),
+        "block_1.conv2": (16, 16, 3, 3),
+        "block_2.conv1": (32, 16, 3, 3),
+        "block_2.conv2": (32, 32, 3, 3),
+        "dblock_3.denselayer1.conv1": (48, 32, 3, 3),
+        "dblock_3.denselayer1.conv2": (48, 48, 3, 3),
+        "side_1.conv": (32, 16, 1, 1),
+        "pre_dense_3.conv": (48, 32, 1, 1),
+        "up_block_1.features.0": (1, 16, 1, 1),
+        "up_block_1.features.2": (1, 1, 2, 2),
+        "up_block_2.features.0": (1, 32, 1, 1),
+        "up_block_2.features.2": (1, 1, 2, 2),
+        "up_block_3.features.0": (16, 48, 1, 1),
+        "up_block_3.features.2": (16, 16, 4, 4),
+        "up_block_3.features.3": (1, 16, 1, 1),
+        "up_block_3.features.5": (1, 1, 4, 4),
+        "block_cat.DWconv1": (24, 1, 3, 3),
+        "block_cat.DWconv2": (24, 1, 3, 3),
+    }
+    biases = {f"{name}.bias": (shape[0],) for name, shape in weights.items()}
+    return {f"{name}.weight": shape for name, shape in weights.items()} | biases
+
+
 def random_weights(shapes: Shapes, seed: int = 0, gain: float = 1.0) -> dict[str, Tensor]:
     """Weights that keep the spread of what goes through."""
     generator = torch.Generator().manual_seed(seed)
@@ -64,11 +104,25 @@ def narrow_pidinet(identifier: str) -> dict[str, Tensor]:
     return weights
 
 
+def narrow_hed() -> dict[str, Tensor]:
+    weights = random_weights(hed_shapes((8, 8, 12, 12, 12)), gain=1.4)
+    weights["norm"] = torch.tensor([120.0, 110.0, 100.0]).reshape(1, 3, 1, 1)
+    for block in range(1, 6):
+        weights[f"block{block}.projection.weight"] *= 0.05
+    return weights
+
+
+def small_teed(seed: int) -> dict[str, Tensor]:
+    weights = random_weights(teed_shapes(), seed, gain=1.4)
+    weights["block_1.conv1.weight"] *= 0.2
+    return weights
+
+
 MADE: dict[str, Callable[[], dict[str, Tensor]]] = {
     annotator.id: partial(narrow_pidinet, annotator.id)
     for annotator in ANNOTATORS
     if annotator.id.startswith("PiDiNet")
-}
+} | {"HED": narrow_hed, "TEED": partial(small_teed, 0), "AnyLine": partial(small_teed, 1)}
 """By annotator: the weights of its file."""
 
 
