@@ -51,7 +51,7 @@ class Scale:
     def text(self, value: float) -> str:
         return (
             f"{100 * value:.2g} %"
-            if self.relative and value < 1
+            if self.relative and value < 0.995
             else f"{100 * value:.0f} %"
             if self.relative
             else f"{value:.3g}"
@@ -102,10 +102,18 @@ def _grids(record: Record, norms: Sequence[Norm], relative: bool) -> list[Grid]:
     if len(layers) > 1 or not panels:
         panels += [(layer, names.get(layer, f"Layer {layer}")) for layer in layers]
     blocks = tuple(sorted({norm.block for norm in norms}, key=lambda name: _order(name, relative)))
-    return [
-        Grid(title, blocks, _values(record, [norm for norm in norms if norm.layer == layer], blocks, relative))
-        for layer, title in panels
-    ]
+    grids = []
+    for layer, title in panels:
+        own = [norm for norm in norms if norm.layer == layer]
+        rows = tuple(block for block in blocks if layer is None or block in _places(record, layer, own))
+        grids.append(Grid(title, rows, _values(record, own, rows, relative)))
+    return grids
+
+
+def _places(record: Record, layer: int, norms: Sequence[Norm]) -> set[str]:
+    """The blocks that a layer may add to, those of weight 0 among them."""
+    fed = {block for entry in record.steps if entry.layer == layer for block, _ in entry.blocks}
+    return fed | {norm.block for norm in norms}
 
 
 def _order(block: str, unet: bool) -> tuple[str, int, int]:
@@ -154,24 +162,25 @@ def _round(value: float, up: bool) -> float:
 
 
 def _draw(grids: Sequence[Grid], scale: Scale) -> Image.Image:
-    steps, rows = grids[0].values.shape[1], len(grids[0].blocks)
+    steps, rows = grids[0].values.shape[1], max(len(grid.blocks) for grid in grids)
     cell_width = max(4, min(56, PLOT_WIDTH // steps))
     cell_height = 26 if rows <= 20 else 16
-    plot = (max(cell_width * steps, 520), cell_height * rows)
-    panel_height = 30 + plot[1] + 44
-    label = max(LABEL, *(14 + round(_font(13).getlength(name)) for name in grids[0].blocks))
-    width = 2 * MARGIN + label + plot[0] + BAR
-    page = Image.new("RGB", (width, 76 + len(grids) * panel_height + MARGIN), BACKGROUND)
+    plot_width = max(cell_width * steps, 520)
+    heights = [30 + cell_height * len(grid.blocks) + 44 for grid in grids]
+    label = max(LABEL, *(14 + round(_font(13).getlength(name)) for grid in grids for name in grid.blocks))
+    width = 2 * MARGIN + label + plot_width + BAR
+    page = Image.new("RGB", (width, 76 + sum(heights) + MARGIN), BACKGROUND)
     pen = ImageDraw.Draw(page)
     what = "how much is added" if scale.relative else "norm of what is added"
     pen.text((MARGIN, 18), f"Residual heatmap: {what}, by block and step", fill=INK, font=_font(19))
     pen.text((MARGIN, 46), _fitting(_caption(scale, grids), width - 2 * MARGIN, 13), fill=FAINT, font=_font(13))
-    for number, grid in enumerate(grids):
-        top = 76 + number * panel_height
+    top = 76
+    for grid, height in zip(grids, heights, strict=True):
         pen.text((MARGIN, top + 6), _fitting(grid.title, width - 2 * MARGIN, 15), fill=INK, font=_font(15))
         corner = (MARGIN + label, top + 30)
         _draw_grid(pen, grid, scale, corner, (cell_width, cell_height))
-        _draw_bar(pen, scale, (corner[0] + cell_width * steps + 26, corner[1]), plot[1])
+        _draw_bar(pen, scale, (corner[0] + cell_width * steps + 26, corner[1]), cell_height * len(grid.blocks))
+        top += height
     return page
 
 

@@ -87,7 +87,7 @@ class XSNetwork(PatchNetwork):
         return float((kept + joined) * cells * self.dtype.itemsize)
 
     def patches(self, call: PatchCall) -> Patches:
-        beside = Beside(self, call)
+        beside = Beside(self, call, call.embedding())
         return {
             "emb_patch": [beside.time],
             "input_block_patch": [beside.encoder],
@@ -103,6 +103,7 @@ class Beside:
 
     network: XSNetwork
     call: PatchCall
+    hint: Any
     emb: Tensor | None = None
     feature: Tensor | None = None
     """What the UNet's next block reads."""
@@ -140,7 +141,7 @@ class Beside:
         index, module = options["block"][1], self.network.module
         if index == 0:
             latent = self.call.pick(self.call.step.latent).to(self.network.dtype)
-            stream = module.begin(latent, self.call.embedding())
+            stream = module.begin(latent, self.hint)
         else:
             stream = module.beside(index, self.streams[-1], self._read(index), self.emb, self.context)
         self.streams.append(stream)

@@ -94,6 +94,15 @@ def test_a_panel_for_all_and_one_for_each_of_several_layers():
     assert heatmap(recorded(values, 1, per_layer=True)).shape == heatmap(recorded(values, 1)).shape
 
 
+def test_a_layer_has_the_rows_of_its_own_blocks():
+    """What acts inside of the model has other places than residuals; 99.6 % is told as 100 %."""
+    record = recorded([[0.996, 0.2]], 2, per_layer=True, blocks=("middle", "attention input 4"))
+    del record.residual_norms[0, 1, "attention input 4"], record.residual_norms[0, 2, "middle"]
+    # Panels of two rows, of one and of one.
+    assert heatmap(record).shape[1] == 76 + 3 * (30 + 44) + 4 * 26 + 24
+    assert [Scale(0.01, 1.0, True).text(value) for value in (0.996, 0.994, 1.2)] == ["100 %", "99 %", "120 %"]
+
+
 def test_without_features_the_norms_themselves_are_shown():
     record = recorded([[0.1, 0.2, 0.3]])
     relative = pixels(record)

@@ -146,6 +146,7 @@ def test_schedule_and_report(case: Case, plain: Given) -> None:
     assert record.layers[0].base == case.ours.network.base != ""
     assert [step.ran for step in record.steps] == [True, False]
     assert {round(multiplier, 6) for _, multiplier in record.steps[0].blocks} == {0.4}
+    assert not isinstance(case.ours.network, PatchNetwork) or record.embedding_bytes[1] > 0
     text = report_text(record)
     assert "ran at step 1 of 2" in text and "Did not run at step 2 of 2: the schedule is 0 here." in text
 
