@@ -18,7 +18,7 @@ from ..preprocessors.annotators import BY_ID
 from ..preprocessors.networks.network import Network
 
 NAMES = ("bird.png", "house.png", "room.png")
-COLUMNS = (
+COLUMNS: tuple[tuple[str, dict[str, bool]], ...] = (
     ("PiDiNet", {"safe": False}),
     ("PiDiNet", {}),
     ("ScribblePiDiNet", {}),
@@ -49,7 +49,8 @@ def shown(picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
     side = min(height, width)
     square = picture[(height - side) // 2 :, (width - side) // 2 :][:side, :side]
-    return cv2.resize(square, (SHOWN, SHOWN), interpolation=cv2.INTER_AREA)
+    small: np.ndarray = cv2.resize(square, (SHOWN, SHOWN), interpolation=cv2.INTER_AREA)
+    return small
 
 
 def network(identifier: str, folder: Path) -> Network:

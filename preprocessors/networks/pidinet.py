@@ -74,7 +74,8 @@ class Dilations(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x.relu())
-        return self.conv2_1(x) + self.conv2_2(x) + self.conv2_3(x) + self.conv2_4(x)  # type: ignore[no-any-return]
+        views = (self.get_submodule(f"conv2_{number}")(x) for number in range(1, 5))
+        return sum(views, torch.zeros_like(x))
 
 
 class Attention(nn.Module):
@@ -86,7 +87,8 @@ class Attention(nn.Module):
         self.conv2 = operations.Conv2d(4, 1, 3, padding=1, bias=False, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.conv2(self.conv1(x.relu())).sigmoid()
+        weight: Tensor = self.conv2(self.conv1(x.relu())).sigmoid()
+        return x * weight
 
 
 class Reduction(nn.Module):
@@ -153,8 +155,8 @@ def ordinary(weight: Tensor, difference: Difference) -> Tensor:
         wide = flat.new_zeros(*flat.shape[:2], 25)
         wide[..., OUTER] = flat[..., 1:]
         wide[..., INNER] = -flat[..., 1:]
-        return wide.unflatten(2, (5, 5))
-    return flat.unflatten(2, (3, 3))
+        return wide.reshape(*wide.shape[:2], 5, 5)
+    return flat.reshape(weight.shape)
 
 
 def build_pidinet(
