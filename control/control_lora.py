@@ -42,6 +42,13 @@ class LoraControl(comfy.controlnet.ControlLora):
         self.manual_cast_dtype = first.manual_cast_dtype
         self.control_model = first.control_model
 
+    def deepclone_multigpu(self, load_device: Any, autoregister: bool = False) -> Any:
+        """Raises ControlError: the network is made in a run, out of the weights of one copy of the model."""
+        raise ControlError(
+            f"{self.name} is a Control-LoRA, which is made of the sampled model on one device, but the batch is split over several and one was "
+            "expected; remove the node that samples on several GPUs, or use a whole ControlNet."
+        )
+
     def _check_base(self, model: Any) -> None:
         """Raises ControlError unless every difference fits the weight that it is added to, in which the host reshapes it."""
         unet = {name: tuple(weight.shape) for name, weight in model.diffusion_model.state_dict().items()}

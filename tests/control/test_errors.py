@@ -185,3 +185,14 @@ def test_a_control_outside_a_run_says_so(control):
         ControlError, match="outside a sampling run, but the host prepares controls before it samples; sample with"
     ):
         bound.get_control(torch.zeros(2, 4, 8, 8), torch.ones(2), {}, 2, {})
+
+
+def test_a_control_lora_on_several_devices():
+    from control_composer.control.control_lora import LoraControl
+
+    with pytest.raises(ControlError) as error:
+        LoraControl({}, "lora.safetensors", "SD1").deepclone_multigpu(torch.device("cpu"))
+    assert str(error.value) == (
+        "lora.safetensors is a Control-LoRA, which is made of the sampled model on one device, but the batch is split over several and one was "
+        "expected; remove the node that samples on several GPUs, or use a whole ControlNet."
+    )
