@@ -42,9 +42,9 @@ class Canonical:
 
 def canonical(checkpoint: Checkpoint, other_files: Beside | None = None) -> Canonical:
     """Strip `control_model.` (leaving what is outside of it) or a wrapper's prefix that all keys share, and leave out what counts steps."""
-    tensors = {name: info for name, info in checkpoint.tensors.items() if not counts(info)}
-    with_model = any(name.startswith(MODEL_PREFIX) for name in tensors)
-    tensors, prefix = unwrapped(tensors)
+    kept = {name: info for name, info in checkpoint.tensors.items() if not counts(info)}
+    with_model = any(name.startswith(MODEL_PREFIX) for name in kept)
+    tensors, prefix = unwrapped(kept)
     return Canonical(checkpoint.path, tensors, checkpoint.metadata, prefix, with_model, other_files or Beside())
 
 

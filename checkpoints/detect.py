@@ -38,14 +38,14 @@ def detect(file: Canonical, connected: ConnectedBase | None = None) -> Match:
 
 
 def _detect(file: Canonical, connected: ConnectedBase | None) -> Match:
-    outermost = file
-    family = find_family(file, FAMILIES)
-    for _ in range(MOST_WRAPPERS):
-        if family is not None or (inner := within(file)) is None:
-            break
-        file, family = inner, find_family(inner, FAMILIES)
+    layers = [file]
+    while len(layers) <= MOST_WRAPPERS and (inner := within(layers[-1])) is not None:
+        layers.append(inner)
+    # From the inside: some families are known by parts of names, which they have in a wrapper too.
+    found = ((layer, family) for layer in reversed(layers) if (family := find_family(layer, FAMILIES)) is not None)
+    file, family = next(found, (file, None))
     if family is None:
-        raise unknown(outermost, FAMILIES)
+        raise unknown(file, FAMILIES)
     if family.loader is None:
         evidence = family.condition.evidence(file.tensors)
         sign = f" (it has the key '{short(evidence)}')" if evidence else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from pathlib import Path
 
 from .encoder import HINT_WIDTHS, NO_ATTENTION, EncoderHyperparameters, Shape
@@ -67,8 +68,14 @@ def hint_widths_of(shapes: Mapping[str, Shape]) -> tuple[int, ...]:
     return tuple(shape[0] for shape in found) if all(len(shape) == 4 and shape[0] for shape in found) else HINT_WIDTHS
 
 
-def check_shapes(path: Path, family: str, expected: Mapping[str, Shape], shapes: Mapping[str, Shape]) -> None:
-    """Compare with every tensor that such a network has, before anything is allocated for it.
+def check_shapes(
+    path: Path,
+    family: str,
+    expected: Mapping[str, Shape],
+    shapes: Mapping[str, Shape],
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Compare with every tensor that such a network has, before anything is allocated for it. `names`: the file's, by the network's.
 
     Raises IncompleteError naming what is missing, what is too much, or the first tensor of another shape.
     """
@@ -82,13 +89,16 @@ def check_shapes(path: Path, family: str, expected: Mapping[str, Shape], shapes:
         )
     missing = [name for name in expected if name not in shapes]
     surplus = [name for name in shapes if name not in expected]
+    names = names or {}
+    surplus = [names.get(name, name) for name in surplus]
     if missing:
-        raise incomplete(path, family, missing, surplus)
+        shown = [in_file(name, names) for name in missing[:FIRST_NAMES]]
+        raise incomplete(path, family, shown + missing[FIRST_NAMES:], surplus)
     wrong = next((name for name in expected if shapes[name] != expected[name]), None)
     if wrong is not None:
         raise IncompleteError(
             path,
-            found=f"is a {family} whose tensor '{wrong}' has the shape {list(shapes[wrong])}",
+            found=f"is a {family} whose tensor '{short(names.get(wrong, wrong))}' has the shape {list(shapes[wrong])}",
             expected=f"{list(expected[wrong])} follows from its other tensors",
             remedy="download it again, or ask its author for a file of the ordinary architecture",
         )
@@ -113,11 +123,30 @@ def incomplete(path: Path, family: str, missing: Iterable[str], surplus: Iterabl
     )
 
 
+def in_file(name: str, names: Mapping[str, str]) -> str:
+    """The file's name for a tensor of the network; of one that it lacks, by what its nearest neighbour is called there."""
+    if name in names or not names:
+        return names.get(name, name)
+    near = max(names, key=lambda other: _shared(name, other))
+    ours, theirs = near.split("."), names[near].split(".")
+    while ours and theirs and ours[-1] == theirs[-1]:
+        ours.pop()
+        theirs.pop()
+    module = ".".join(ours)
+    return ".".join(theirs) + name[len(module) :] if module and theirs and name.startswith(f"{module}.") else name
+
+
 def quoted(names: list[str]) -> str:
     """The first few names, each in quotes, and how many more there are."""
     shown = ", ".join(f"'{short(name)}'" for name in names[:FIRST_NAMES])
     rest = len(names) - FIRST_NAMES
     return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def _shared(one: str, other: str) -> int:
+    """How many parts two names begin with alike."""
+    pairs = zip(one.split("."), other.split("."), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _at(shapes: Mapping[str, Shape], name: str, dimensions: int) -> Shape:

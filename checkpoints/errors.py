@@ -67,6 +67,10 @@ class UnionTypeError(CheckpointError):
     """A type of hint was asked for that the file does not know."""
 
 
+class PoolingError(CheckpointError):
+    """Pooling was asked of a network that gives nothing to average."""
+
+
 class HostLoaderError(CheckpointError):
     """A control that is left to the host's own loader, which does not take it."""
 

@@ -14,9 +14,9 @@ from ..checkpoints import Loaded, Opened, connected_base, open_control
 from ..checkpoints.beside import companions
 from ..checkpoints.cache import FileStamp, WeakCache, file_stamp
 from ..checkpoints.difference import add_model
-from ..checkpoints.errors import NoModelError, UnionTypeError
+from ..checkpoints.errors import NoModelError, PoolingError, UnionTypeError
 from ..checkpoints.families import UNION_TYPES
-from ..checkpoints.family import METADATA, Match
+from ..checkpoints.family import METADATA, Kind, Match
 from ..checkpoints.load import read_weights
 from ..checkpoints.pair import pair
 from ..control import Control
@@ -38,6 +38,9 @@ class Facts(NamedTuple):
     """The line of the description that says in which dtypes; empty where the model decides."""
     manual_cast_dtype: torch.dtype | None
 
+
+# These act inside of the model.
+WITHOUT_RESIDUALS: tuple[Kind, ...] = ("lllite", "xs", "controlnext")
 
 # Holds nothing by itself: a network lives as long as a control that uses it.
 NETWORKS: WeakCache[Any, Facts] = WeakCache()
@@ -158,6 +161,13 @@ def load_source(
     loader = match.family.loader
     assert loader is not None, "only families with a loader are matched"
     number = type_number(path, match, union_type)
+    if pooling == "on" and loader.kind in WITHOUT_RESIDUALS:
+        raise PoolingError(
+            path,
+            found=f"is {match.family.name}, which has no residuals to average",
+            expected="pooling is on",
+            remedy="set pooling to auto or off",
+        )
     if loader.adds_to_model and model is None:
         raise NoModelError(
             path,

@@ -13,7 +13,7 @@ from ..canonical import Canonical
 from ..condition import AllOf, Containing, NoneOf
 from ..diffusers_layout import cldm_names
 from ..encoder import EncoderHyperparameters, Shape, expected_shapes
-from ..encoder_shapes import MissingNameError, check_shapes, hint_widths_of, incomplete, read_encoder
+from ..encoder_shapes import MissingNameError, check_shapes, hint_widths_of, in_file, incomplete, read_encoder
 from ..family import METADATA, Built, Family, Kind, Match
 from ..heads import Heads, resolve_heads
 from ..tensors import main_dtype
@@ -39,8 +39,7 @@ class ControlNetLoader:
         try:
             return replace(read_encoder(shapes), hint_widths=hint_widths_of(shapes))
         except MissingNameError as error:
-            name = str(error)
-            raise incomplete(file.path, family.noun, [self.names(file).get(name, name)], ()) from None
+            raise incomplete(file.path, family.noun, [in_file(str(error), self.names(file))], ()) from None
 
     def shapes(self, net: EncoderHyperparameters) -> dict[str, Shape]:
         """The shapes that the hyperparameters ask for."""
@@ -50,7 +49,7 @@ class ControlNetLoader:
         names = self.names(file)
         shapes = {ours: file.shape(theirs) for ours, theirs in names.items()}
         net = self.read(family, file, shapes)
-        check_shapes(file.path, family.noun, self.shapes(net), shapes)
+        check_shapes(file.path, family.noun, self.shapes(net), shapes, names)
         if connected is not None:
             check_base(file.path, net, connected)
         config = file.beside.config if self.diffusers else {}

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..base import ConnectedBase, base_name, check_base
 from ..canonical import Canonical
 from ..condition import AllOf, Containing, NoneOf
-from ..encoder_shapes import MissingNameError, check_shapes, incomplete
+from ..encoder_shapes import MissingNameError, check_shapes, in_file, incomplete
 from ..errors import IncompleteError
 from ..family import Built, Family, Kind, Match
 from ..heads import resolve_heads
@@ -39,9 +39,9 @@ class SparseLoader:
         try:
             net = read_sparse(shapes)
         except MissingNameError as error:
-            raise incomplete(file.path, family.noun, [names.get(str(error), str(error))], ()) from None
+            raise incomplete(file.path, family.noun, [in_file(str(error), names)], ()) from None
         encodings = any(ENCODING.fullmatch(name) for name in names)
-        check_shapes(file.path, family.noun, sparse_shapes(net, encodings), shapes)
+        check_shapes(file.path, family.noun, sparse_shapes(net, encodings), shapes, names)
         check_motion_heads(family, file, net)
         if connected is not None:
             check_base(file.path, net, connected)

@@ -12,7 +12,7 @@ from ..adapter import PIXELS, PIXELS_XL, AdapterHyperparameters, adapter_shapes,
 from ..base import ConnectedBase, other_base
 from ..canonical import Canonical
 from ..condition import AllOf, NoneOf
-from ..encoder_shapes import MissingNameError, check_shapes, incomplete
+from ..encoder_shapes import MissingNameError, check_shapes, in_file, incomplete
 from ..errors import IncompleteError
 from ..family import Built, Family, Kind, Match
 from ..heads import Heads
@@ -37,8 +37,8 @@ class AdapterLoader:
         try:
             net = read_adapter(shapes)
         except MissingNameError as error:
-            raise incomplete(file.path, family.noun, [names.get(str(error), str(error))], ()) from None
-        check_shapes(file.path, family.noun, adapter_shapes(net), shapes)
+            raise incomplete(file.path, family.noun, [in_file(str(error), names)], ()) from None
+        check_shapes(file.path, family.noun, adapter_shapes(net), shapes, names)
         if net.in_channels == 0 or net.in_channels % PIXELS**2:
             raise IncompleteError(
                 file.path,

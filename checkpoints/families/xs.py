@@ -10,7 +10,7 @@ from torch import Tensor
 from ..base import ConnectedBase, other_base
 from ..canonical import Canonical
 from ..condition import AllOf, AnyOf, Containing, NoneOf, Starting
-from ..encoder_shapes import MissingNameError, check_shapes, incomplete
+from ..encoder_shapes import MissingNameError, check_shapes, in_file, incomplete
 from ..errors import IncompleteError
 from ..family import Built, Family, Kind, Match
 from ..heads import Heads
@@ -51,8 +51,8 @@ class XSLoader:
         try:
             net = read_xs(shapes, "adapter" if self.layout == "adapter" else "original")
         except MissingNameError as error:
-            raise incomplete(file.path, family.noun, [names.get(str(error), str(error))], ()) from None
-        check_shapes(file.path, family.noun, xs_shapes(net), shapes)
+            raise incomplete(file.path, family.noun, [in_file(str(error), names)], ()) from None
+        check_shapes(file.path, family.noun, xs_shapes(net), shapes, names)
         if len(net.hint_widths) != HALVINGS + 1:
             raise IncompleteError(
                 file.path,

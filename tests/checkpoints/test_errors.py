@@ -22,6 +22,7 @@ from torch import Tensor
 from control_composer.checkpoints import CheckpointError, connected_base, open_control
 from control_composer.checkpoints.base import ConnectedBase, check_base
 from control_composer.checkpoints.encoder import EncoderHyperparameters
+from control_composer.checkpoints.encoder_shapes import check_shapes, in_file
 from control_composer.checkpoints.errors import (
     AmbiguousHeadsError,
     BadWeightsError,
@@ -281,6 +282,30 @@ def test_dtype_that_is_not_read(tmp_path: Path) -> None:
     assert refusal(path, UnreadableFileError) == (
         "'mx.safetensors' stores the tensor 'a' as 'F8_E8M0', but float32, float16, bfloat16 or float8 was expected; choose a version of the file in one "
         "of these, or download it again."
+    )
+
+
+def test_names_of_a_diffusers_file_in_messages() -> None:
+    names = {
+        "input_blocks.1.0.in_layers.2.weight": "down_blocks.0.resnets.0.conv1.weight",
+        "middle_block.1.norm.bias": "mid_block.attentions.0.norm.bias",
+        "same.weight": "same.weight",
+    }
+    assert in_file("input_blocks.1.0.in_layers.2.weight", names) == "down_blocks.0.resnets.0.conv1.weight"
+    assert in_file("input_blocks.1.0.in_layers.2.bias", names) == "down_blocks.0.resnets.0.conv1.bias"
+    assert in_file("middle_block.1.norm.weight", names) == "mid_block.attentions.0.norm.weight"
+    # Where no neighbour tells, the network's own.
+    assert in_file("label_emb.0.0.weight", names) == "label_emb.0.0.weight"
+    assert in_file("same.bias", names) == "same.bias"
+    assert in_file("a", {}) == "a"
+    shapes = {ours: (1,) for ours in names}
+    with pytest.raises(IncompleteError, match=r"whose tensor 'down_blocks\.0\.resnets\.0\.conv1\.weight' has"):
+        check_shapes(Path("a"), "ControlNet", dict.fromkeys(names, (2,)), shapes, names)
+    with pytest.raises(IncompleteError) as caught:
+        wanted = ("input_blocks.1.0.in_layers.2.weight", "input_blocks.1.0.in_layers.2.bias", "same.weight")
+        check_shapes(Path("a"), "ControlNet", dict.fromkeys(wanted, (1,)), shapes, names)
+    assert "lacks 'down_blocks.0.resnets.0.conv1.bias' and has 'mid_block.attentions.0.norm.bias' instead" in str(
+        caught.value
     )
 
 

@@ -17,10 +17,13 @@ pytest.importorskip("comfy")
 import comfy.model_patcher
 import comfy.supported_models_base
 import folder_paths
+import safetensors.torch
 from comfy.t2i_adapter.adapter import Adapter
 
-from control_composer.checkpoints.errors import BadWeightsError, BaseMismatchError, UnionTypeError
+from control_composer.checkpoints.errors import BadWeightsError, BaseMismatchError, PoolingError, UnionTypeError
 from control_composer.nodes.load import NETWORKS, ControlComposerLoad, resolve_pooling
+from control_composer.tests.checkpoints.lllite_reference import random_lllite
+from control_composer.tests.control.case_lllite import modules
 
 Save = Callable[..., Path]
 
@@ -129,10 +132,11 @@ def test_heads_of_the_connected_model(weights: dict[str, Tensor], save: Save) ->
 def test_model_of_another_base(weights: dict[str, Tensor], save: Save) -> None:
     save(weights)
     execute("control.safetensors", model=model_of())
+    # What it does not read cannot be the wrong one.
+    execute("control.safetensors", model=model_of(num_classes="sequential", adm_in_channels=2816))
     for change in (
         {"model_channels": 96, "num_head_channels": 32},
         {"context_dim": 768},
-        {"num_classes": "sequential", "adm_in_channels": 2816},
         {
             "num_res_blocks": [2, 1, 1],
             "transformer_depth": [0, 0, 1, 2],
@@ -189,3 +193,15 @@ def test_a_type_for_a_file_without_types(weights: dict[str, Tensor], save: Save)
         UnionTypeError, match="which has no types, but union_type depth was asked for; set union_type to auto"
     ):
         execute("control.safetensors", union_type="depth")
+
+
+def test_pooling_of_what_gives_no_residuals(tmp_path: Path) -> None:
+    path = tmp_path / "lllite.safetensors"
+    safetensors.torch.save_file(random_lllite(modules("sdxl")), path)
+    for choice in ("auto", "off"):
+        assert "\npooling: off" in execute(path.name, pooling=choice)[1]
+    with pytest.raises(PoolingError) as caught:
+        execute(path.name, pooling="on")
+    assert str(caught.value) == (
+        "'lllite.safetensors' is a ControlNet-LLLite, which has no residuals to average, but pooling is on; set pooling to auto or off."
+    )

@@ -13,8 +13,12 @@ from torch import Tensor
 from control_composer.checkpoints import open_control
 from control_composer.checkpoints.adapter import AdapterHyperparameters, adapter_shapes
 from control_composer.checkpoints.base import ConnectedBase
+from control_composer.checkpoints.canonical import canonical
+from control_composer.checkpoints.detect import detect
 from control_composer.checkpoints.errors import IncompleteError
 from control_composer.checkpoints.load import read_weights
+from control_composer.checkpoints.tensors import Checkpoint
+from control_composer.tests.checkpoints.test_published import EXPECTED, published
 
 MODEL = ConnectedBase("narrow", 64, (1, 1, 2), (1, 1, 1), 64, None, -1, 64)
 Wrap = Callable[[dict[str, Tensor]], Any]
@@ -72,6 +76,15 @@ def test_prefixes(prefix: str, name: str, weights: dict[str, Tensor], save: Call
     opened = open_control(save({prefix + key: tensor for key, tensor in weights.items()}, name), MODEL)
     read = read_weights(opened.checkpoint, opened.match)
     assert all(torch.equal(read[key], tensor) for key, tensor in weights.items())
+
+
+def test_a_wrapper_hides_no_family() -> None:
+    """Families that are known by parts of their names, in a wrapper of any name."""
+    for name, expected in EXPECTED.items():
+        checkpoint, _ = published(name)
+        inside = {f"net.{key}": info for key, info in checkpoint.tensors.items()}
+        file = canonical(Checkpoint(checkpoint.path, inside, checkpoint.metadata, checkpoint.fetch))
+        assert detect(file).family.name == expected[0]
 
 
 @pytest.mark.parametrize("prefix", ["", "control_model."])

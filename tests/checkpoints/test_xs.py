@@ -293,7 +293,7 @@ def test_nearly_an_xs(save: Save) -> None:
         for name, x in named(tensors, original_modules(3)).items()
         if name != "control_model.input_blocks.0.0.weight"
     }
-    with pytest.raises(IncompleteError, match=r"ControlNet-XS \(vislearn layout\) and lacks 'conv_in.weight'"):
+    with pytest.raises(IncompleteError, match=r"\(vislearn layout\) and lacks 'control_model.input_blocks.0.0.weight'"):
         open_control(save(lost, metadata=HEADS))
 
 
