@@ -181,7 +181,8 @@ def sampled(host: Any, width: Width, control: Any, hint: Tensor) -> tuple[dict[s
 
     conds: Any = (width.conditioning(3), width.conditioning(4))
     if control is not None:
-        conds = apply_control(*conds, control, hint, STRENGTH, 0.0, 1.0)
+        positive, negative = conds
+        conds = apply_control(positive, negative, control, hint, STRENGTH, 0.0, 1.0)
     hook = host.model.diffusion_model.register_forward_hook(watch, with_kwargs=True)
     latent = {"samples": torch.zeros(1, 4, HEIGHT, WIDTH)}
     nodes.common_ksampler(host, 3, 1, 7.0, "euler", "normal", *conds, latent)

@@ -37,7 +37,7 @@ from control_composer.control.ctrlora import CtrLoraNetwork  # noqa: E402
 
 RANK = {False: 8, True: 128}
 SCALE_FACTOR = 0.18215  # configs/inference/ctrlora_sd15_rank128_1lora.yaml
-EMPTY = {
+EMPTY: dict[str, dict[str, object]] = {
     "pytorch_lightning": {"LightningModule": nn.Module},
     "omegaconf": {"OmegaConf": None},
     "omegaconf.listconfig": {"ListConfig": tuple},
@@ -172,7 +172,8 @@ def compare(original: Original, folder: Path, real: bool) -> list[float]:
     print(loaded.describe())
     network = CtrLoraNetwork.from_module(loaded.built.module, name=lora.name, base=loaded.match.base).with_vae(vae)
     found = network.residuals(torch.zeros_like(latent), network.embed_hint(picture), timesteps, context)
-    return [relative(ours, other) for ours, other in zip([*found.output, *found.middle], theirs, strict=True)]
+    ours = [residual for residual in (*found.output, *found.middle) if residual is not None]
+    return [relative(one, other) for one, other in zip(ours, theirs, strict=True)]
 
 
 def main() -> None:

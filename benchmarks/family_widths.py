@@ -117,9 +117,11 @@ def union(path: Path) -> Iterable[tuple[Tensor, Tensor]]:
     network = EncoderNetwork.from_module(load_checkpoint(path).built.module, name="union", base="SDXL")
     for group, residuals in zip(GROUPS, expected, strict=True):
         read = [UnionHint(hints[number], number, strength) for number, strength in group.items()]
-        embedding = sum(hint.read_by(network).embed_hint(hint.hint_bchw) for hint in read)
+        parts = [hint.read_by(network).embed_hint(hint.hint_bchw) for hint in read]
+        embedding = torch.stack(parts).sum(dim=0)
         found = network.residuals(x, embedding, time, context, y, [tuple(group)])
-        pairs = list(zip([*found.output, *found.middle], residuals, strict=True))
+        ours = [residual for residual in (*found.output, *found.middle) if residual is not None]
+        pairs = list(zip(ours, residuals, strict=True))
         print(f"  {', '.join(map(str, read))}: {max(relative(*pair) for pair in pairs):.2e}", flush=True)
         yield from pairs
 

@@ -33,6 +33,7 @@ from control_composer.benchmarks.residual_widths import TOLERANCE, relative  # n
 from control_composer.benchmarks.surroundings import commit, hardware  # noqa: E402
 from control_composer.benchmarks.widths import NARROW, SD15, SDXL, Width, fill  # noqa: E402
 from control_composer.control import Control, apply_control  # noqa: E402
+from control_composer.control.lllite import LLLiteNetwork  # noqa: E402
 from control_composer.nodes.load import load_source  # noqa: E402
 
 NARROW_XL = SDXL | {"model_channels": 32, "context_dim": 40, "num_head_channels": 32}
@@ -76,7 +77,7 @@ def node_of(folder: Path) -> Any:
 
 def write(original: Any, unet: Any, path: Path) -> dict[str, Any]:
     """A file for this UNet, and the original's modules in it, by their names."""
-    modules = {}
+    modules: dict[str, Any] = {}
     # A token of SD1's middle is a square of 64 pixels, for which there is no depth.
     middle = len(unet.input_blocks) == 9
     for place, layer in unet.named_modules():
@@ -129,6 +130,7 @@ def modules_at_real_width(original: Any, path: Path) -> tuple[int, float]:
     generator = torch.Generator().manual_seed(6)
     hint = torch.rand(1, 3, 512, 768, generator=generator)
     differences = []
+    assert isinstance(source, LLLiteNetwork)
     embeddings = source.embed_hint(hint)
     for place, embedding in zip(source.net.modules, embeddings, strict=True):
         module = theirs[place.name]

@@ -36,7 +36,7 @@ from control_composer.benchmarks.residual_widths import TOLERANCE, relative  # n
 from control_composer.benchmarks.surroundings import commit, hardware  # noqa: E402
 from control_composer.benchmarks.widths import NARROW, SD15, SDXL, Width, fill  # noqa: E402
 from control_composer.control import Control, apply_control  # noqa: E402
-from control_composer.control.reference import ReferenceNetwork  # noqa: E402
+from control_composer.control.reference import Mode, ReferenceNetwork  # noqa: E402
 from control_composer.demo.world import load_world  # noqa: E402
 
 NARROW_XL = SDXL | {"model_channels": 32, "context_dim": 40, "num_head_channels": 32}
@@ -45,7 +45,11 @@ MODELS = {
     "SDXL, a tenth of its width": Width(NARROW_XL, comfy.supported_models.SDXL),
 }
 REAL = {"SD1.5 at its width": Width(SD15, comfy.supported_models.SD15)}
-MODES = {"reference_only": "attention", "reference_adain": "adain", "reference_adain+attn": "attention + adain"}
+MODES: dict[str, Mode] = {
+    "reference_only": "attention",
+    "reference_adain": "adain",
+    "reference_adain+attn": "attention + adain",
+}
 FIDELITY, SEED, SIZE = 0.5, 7, (16, 24)
 CPU = torch.device("cpu")
 

@@ -22,7 +22,8 @@ def binary(image_bhwc: Tensor, *, threshold: int = 100, resolution: int = 0) -> 
     method = cv2.THRESH_BINARY | (cv2.THRESH_OTSU if threshold in OTSU else 0)
 
     def recipe(picture: np.ndarray) -> np.ndarray:
-        return cv2.threshold(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), threshold, 255, method)[1]
+        white: np.ndarray = cv2.threshold(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), threshold, 255, method)[1]
+        return white
 
     return each_frame(image_bhwc, resolution, recipe)
 

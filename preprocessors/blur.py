@@ -16,7 +16,8 @@ def blur(image_bhwc: Tensor, *, sigma: float = 9.0, resolution: int = 0) -> Tens
     import cv2  # here, because importing the pack must stay fast
 
     def recipe(picture: np.ndarray) -> np.ndarray:
-        return cv2.GaussianBlur(picture, (0, 0), sigma)
+        blurred: np.ndarray = cv2.GaussianBlur(picture, (0, 0), sigma)
+        return blurred
 
     return each_frame(image_bhwc, resolution, recipe)
 

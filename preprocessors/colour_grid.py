@@ -20,7 +20,8 @@ def colour_grid(image_bhwc: Tensor, *, cell: int = 64, resolution: int = 0) -> T
         height, width = picture.shape[:2]
         small = (max(1, width // cell), max(1, height // cell))
         colours = cv2.resize(picture, small, interpolation=cv2.INTER_CUBIC)
-        return cv2.resize(colours, (width, height), interpolation=cv2.INTER_NEAREST)
+        squares: np.ndarray = cv2.resize(colours, (width, height), interpolation=cv2.INTER_NEAREST)
+        return squares
 
     return each_frame(image_bhwc, resolution, recipe)
 

@@ -33,7 +33,8 @@ def shuffle(image_bhwc: Tensor, *, seed: int = 0, resolution: int = 0) -> Tensor
         random = np.random.default_rng(seed)
         x = field(random, height, width) * (width - 1)
         y = field(random, height, width) * (height - 1)
-        return cv2.remap(picture, np.stack([x, y], axis=2).astype(np.float32), None, cv2.INTER_LINEAR)
+        pulled: np.ndarray = cv2.remap(picture, np.stack([x, y], axis=2).astype(np.float32), None, cv2.INTER_LINEAR)
+        return pulled
 
     return each_frame(image_bhwc, resolution, recipe)
 

@@ -26,7 +26,7 @@ def tile(image_bhwc: Tensor, *, halvings: int = 3, resolution: int = 0) -> Tenso
     def recipe(picture: np.ndarray) -> np.ndarray:
         height, width = picture.shape[:2]
         small = tuple(max(1, rounded(side) >> halvings) for side in (width, height))
-        found = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
+        found: np.ndarray = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
         for _ in range(halvings):
             found = cv2.pyrUp(found)
         if found.shape[:2] != (height, width):

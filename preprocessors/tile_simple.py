@@ -23,7 +23,8 @@ def tile_simple(image_bhwc: Tensor, *, scale: float = 1.0, blur: float = 2.0, re
         small = (max(1, int(width / scale)), max(1, int(height / scale)))
         found = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
         found = cv2.resize(found, (width, height), interpolation=cv2.INTER_LANCZOS4)
-        return cv2.GaussianBlur(found, (kernel, kernel), blur / 2)
+        blurred: np.ndarray = cv2.GaussianBlur(found, (kernel, kernel), blur / 2)
+        return blurred
 
     return each_frame(image_bhwc, resolution, recipe)
 
