@@ -17,6 +17,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequenti
 from torch import Tensor
 
 from .encoder import HINT_WIDTHS, EncoderHyperparameters, ResBlock, hint_convolutions
+from .errors import TooLargeError
 from .family import Built, Match
 from .memory import empty
 
@@ -50,18 +51,29 @@ def adopt(module: Any, tensors: Mapping[str, Tensor], dtype: torch.dtype, device
     """Makes these tensors the weights of a module that was built on the device NOWHERE.
 
     A tensor of the right dtype and device becomes the weight itself, so that weights mapped from a file are not copied; each of the others is
-    copied alone. Raises RuntimeError where names or shapes are not those of the module.
+    copied alone. Raises RuntimeError where names or shapes are not those of the module, and TooLargeError.
     """
     module.requires_grad_(False)
     weights: dict[str, Tensor] = {}
     places = set()
     for name, tensor in tensors.items():
+        check_range(name, tensor, dtype)
         weights[name] = _at_home(tensor, dtype, device, copy=tensor.data_ptr() in places)
         places.add(tensor.data_ptr())
     module.load_state_dict(weights, strict=True, assign=True)
     assert not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())), (
         "the file gives every weight"
     )
+
+
+def check_range(name: str, tensor: Tensor, dtype: torch.dtype) -> None:
+    """Raises TooLargeError for a number that would become infinite in `dtype`."""
+    highest = torch.finfo(dtype).max
+    if tensor.numel() == 0 or highest >= torch.finfo(tensor.dtype).max:
+        return
+    low, high = (float(extreme) for extreme in torch.aminmax(tensor))
+    if max(-low, high) > highest:
+        raise TooLargeError(name, low if -low > high else high, dtype)
 
 
 def _at_home(tensor: Tensor, dtype: torch.dtype, device: torch.device, copy: bool) -> Tensor:

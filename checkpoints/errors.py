@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 LONGEST_NAME = 120
 
 
@@ -61,6 +63,16 @@ class BaseMismatchError(CheckpointError):
 
 class BadWeightsError(CheckpointError):
     """A tensor holds NaN or infinity, or is of a kind that weights cannot be."""
+
+
+class TooLargeError(ValueError):
+    """A number of a tensor does not fit the dtype that the host wants; `build_network` says it in a sentence."""
+
+    def __init__(self, name: str, number: float, dtype: torch.dtype) -> None:
+        self.name = name
+        self.number = number
+        self.dtype = dtype
+        super().__init__(f"{name}: {number:g} is no {dtype}")
 
 
 class UnionTypeError(CheckpointError):

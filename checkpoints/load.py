@@ -14,7 +14,7 @@ from .base import ConnectedBase
 from .beside import beside
 from .canonical import canonical
 from .detect import detect
-from .errors import BadWeightsError
+from .errors import BadWeightsError, TooLargeError, short
 from .family import Built, Match, dtype_name
 from .mapping import may_stay_mapped
 from .read import open_checkpoint
@@ -57,10 +57,23 @@ class Opened:
 
     def load(self) -> Loaded:
         """The network, in the host's hands. Raises BadWeightsError or UnreadableFileError."""
-        loader = self.match.family.loader
-        assert loader is not None, "only families with a loader are matched"
         weights = read_weights(self.checkpoint, self.match, mapped=may_stay_mapped(self.checkpoint.path))
-        return Loaded(self.match, loader.build(self.match, weights))
+        return build_network(self.checkpoint.path, self.match, weights)
+
+
+def build_network(path: Path, match: Match, weights: Mapping[str, Tensor]) -> Loaded:
+    """The network with these weights (names of the network). Raises BadWeightsError for numbers too large for the dtype that the host wants."""
+    loader = match.family.loader
+    assert loader is not None, "only families with a loader are matched"
+    try:
+        return Loaded(match, loader.build(match, weights))
+    except TooLargeError as error:
+        raise BadWeightsError(
+            path,
+            found=f"holds {error.number:g} in its tensor '{short(match.names.get(error.name, error.name))}'",
+            expected=f"at most {torch.finfo(error.dtype).max:g} was expected, the largest {dtype_name(error.dtype)}, in which the host keeps its weights",
+            remedy="start the host with --fp32-unet",
+        ) from None
 
 
 def open_control(path: Path, connected: ConnectedBase | None = None) -> Opened:

@@ -9,7 +9,7 @@ from .ctrlora import CtrLoraHyperparameters
 from .errors import PairError
 from .families import CTRLORA, CTRLORA_BASE
 from .family import Match
-from .load import Loaded, Opened, read_weights
+from .load import Loaded, Opened, build_network, read_weights
 from .mapping import may_stay_mapped
 
 
@@ -22,12 +22,10 @@ class Pair(Opened):
 
     def load(self) -> Loaded:
         """The network of both: the base's weights, those that the LoRA replaces, and the products that it adds."""
-        loader = self.match.family.loader
-        assert loader is not None, "only families with a loader are matched"
         base, lora = self.base.checkpoint, self.lora.checkpoint
         weights = read_weights(base, self.match, mapped=may_stay_mapped(base.path))
         weights |= read_weights(lora, self.lora.match, mapped=may_stay_mapped(lora.path))
-        return Loaded(self.match, loader.build(self.match, weights))
+        return build_network(lora.path, self.match, weights)
 
 
 def pair(opened: Opened, base: Opened | None) -> Opened:

@@ -17,7 +17,7 @@ from ..checkpoints.difference import add_model
 from ..checkpoints.errors import NoModelError, PoolingError, UnionTypeError
 from ..checkpoints.families import UNION_TYPES
 from ..checkpoints.family import METADATA, Kind, Match
-from ..checkpoints.load import read_weights
+from ..checkpoints.load import build_network, read_weights
 from ..checkpoints.pair import pair
 from ..control import Control
 from ..control.layer import Source
@@ -197,9 +197,7 @@ def load_source(
 def load_difference(opened: Opened, model: Any) -> Loaded:
     """The network that a file of differences makes together with the connected model as it is now. Raises CheckpointError."""
     match, path = opened.match, opened.checkpoint.path
-    assert match.family.loader is not None
-    weights = add_model(path, read_weights(opened.checkpoint, match), model)
-    return Loaded(match, match.family.loader.build(match, weights))
+    return build_network(path, match, add_model(path, read_weights(opened.checkpoint, match), model))
 
 
 def type_number(path: Path, match: Match, union_type: str) -> int | None:

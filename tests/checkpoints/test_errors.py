@@ -33,7 +33,7 @@ from control_composer.checkpoints.errors import (
     UnknownFileError,
     UnreadableFileError,
 )
-from control_composer.checkpoints.load import read_weights
+from control_composer.checkpoints.load import load_checkpoint, read_weights
 
 Save = Callable[..., Path]
 
@@ -386,3 +386,23 @@ def test_errors_survive_pickling(save: Save) -> None:
         open_control(save({}))
     twin = pickle.loads(pickle.dumps(caught.value))
     assert type(twin) is type(caught.value) and str(twin) == str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e4m3fn])
+def test_numbers_too_large_for_the_dtype_that_the_host_wants(
+    dtype: torch.dtype, weights: dict[str, Tensor], save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would become infinite, and the picture black, without a word."""
+    management = pytest.importorskip("comfy.model_management")
+    monkeypatch.setattr(management, "unet_dtype", lambda *_, **__: dtype)
+    path = save(weights)
+    load_checkpoint(path)
+    weights["zero_convs.1.0.weight"][3, 2] = -70000.0
+    path = save(weights)
+    with pytest.raises(BadWeightsError) as refused:
+        load_checkpoint(path)
+    highest = {torch.float16: "65504", torch.float8_e4m3fn: "448"}[dtype]
+    assert str(refused.value) == (
+        f"'control.safetensors' holds -70000 in its tensor 'zero_convs.1.0.weight', but at most {highest} was expected, the largest "
+        f"{str(dtype).removeprefix('torch.')}, in which the host keeps its weights; start the host with --fp32-unet."
+    )
