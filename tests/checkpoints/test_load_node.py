@@ -96,6 +96,7 @@ def test_one_network_for_one_file(weights: dict[str, Tensor], save: Save) -> Non
     assert first.network.patcher is second.network.patcher is pooled.network.patcher
     assert (first.network.pooling, pooled.network.pooling) == (False, True)
     assert description.endswith("\npooling: on")
+    gc.collect()  # of other tests
     before = len(NETWORKS)
     del first, second, pooled
     gc.collect()
