@@ -30,7 +30,7 @@ def test_each_choice_has_its_own_settings(server: Any) -> None:
     assert set(np.unique(edges)) == {0, 255}
     grid = server.run(graph("ColorGrid", cell=32)).pictures["Hint"]
     assert grid.shape == edges.shape and len(np.unique(grid.reshape(-1, 3), axis=0)) <= 16
-    with pytest.raises(server.Refused, match="preprocessor.low"):
+    with pytest.raises(server.Refused, match=r"preprocessor\.low"):
         server.run(graph("Canny", low=999, high=200))
 
 
