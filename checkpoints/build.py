@@ -37,7 +37,7 @@ def build_encoder(match: Match, tensors: Mapping[str, Tensor], *, diffusers: boo
     manual_cast_dtype = management.unet_manual_cast(dtype, load_device)
     operations = comfy.ops.pick_operations(dtype, manual_cast_dtype)
 
-    module = comfy.cldm.cldm.ControlNet(**_arguments(match), operations=operations, dtype=dtype, device=NOWHERE)
+    module = comfy.cldm.cldm.ControlNet(**encoder_arguments(match), operations=operations, dtype=dtype, device=NOWHERE)
     _add_bare_projections(module, match, operations=operations, dtype=dtype, device=NOWHERE)
     if not hint_network:
         del module.input_hint_block
@@ -86,7 +86,8 @@ def _at_home(tensor: Tensor, dtype: torch.dtype, device: torch.device, copy: boo
     return empty(tuple(tensor.shape), dtype).copy_(tensor)
 
 
-def _arguments(match: Match) -> dict[str, Any]:
+def encoder_arguments(match: Match) -> dict[str, Any]:
+    """What the host's class wants to know of an encoder."""
     net, heads = match.hyperparameters, match.heads
     return {
         "image_size": 32,

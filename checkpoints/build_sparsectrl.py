@@ -11,7 +11,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequenti
 from torch import Tensor
 from torch.nn import ModuleList
 
-from .build import INFERENCE_DTYPES, NOWHERE, _arguments, adopt
+from .build import INFERENCE_DTYPES, NOWHERE, adopt, encoder_arguments
 from .family import Built, Match
 from .networks.motion import MotionModule
 from .sparsectrl import MOTION_HEADS, SparseHyperparameters, motion_widths
@@ -26,7 +26,7 @@ def build_sparse(match: Match, tensors: Mapping[str, Tensor]) -> Built:
     manual_cast_dtype = management.unet_manual_cast(dtype, load_device)
     operations = comfy.ops.pick_operations(dtype, manual_cast_dtype)
 
-    arguments = _arguments(match) | {"hint_channels": net.hint_channels + 1}
+    arguments = encoder_arguments(match) | {"hint_channels": net.hint_channels + 1}
     module = comfy.cldm.cldm.ControlNet(**arguments, operations=operations, dtype=dtype, device=NOWHERE)
     if net.latent_hint:
         module.input_hint_block = TimestepEmbedSequential(

@@ -34,8 +34,7 @@ def evaluate(layers: Sequence[Layer], step: Step, previous: Residuals | None) ->
             record_idle(one, call, step)
     inside = [one for one in acts if not one.idle and isinstance(one.layer.source, PatchNetwork)]
     # All are made before one is placed: a network may run the model itself, as it is without any of them.
-    apart = without_cycles(step)
-    for one, patches in [(one, patches_of(one, call, apart)) for one in inside]:
+    for one, patches in [(one, patches_of(one, call, step)) for one in inside]:
         place_patches(step.options, patches, one.layer.source.before_others)  # type: ignore[union-attr]
     evaluations = evaluations_of(acts)
     total = Accumulator(previous)
@@ -65,7 +64,7 @@ def patches_of(one: Act, call: int, step: Step) -> Patches:
     check_not_compiled(step.options, network.name)
     blocks = network.blocks(*step.size)
     weights = layer.block_weights(blocks)
-    patch_call = PatchCall(one, call, step, blocks, weights)
+    patch_call = PatchCall(one, call, without_cycles(step), blocks, weights)
     patches = network.patches(patch_call)
     record_run(one, call, step, patch_call.rows, list(zip(blocks, weights, strict=True)), 0, None, None)
     return patches

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
     from .step import Step
 
 
-class SelfPlacing(comfy.controlnet.ControlBase):
+class SelfPlacing(comfy.controlnet.ControlBase, ABC):
     """A control that holds all pictures of its layer, chooses those of each frame and places them itself."""
 
+    @abstractmethod
     def place(self, layer: Layer, step: Step, area: Area | None) -> None:
         """Makes ready for one call with chunks that show `area`."""
-        raise NotImplementedError
 
 
 @dataclass(eq=False)

@@ -16,6 +16,7 @@ from ..control.controlnext import ControlNeXtNetwork
 from ..control.ctrlora import CtrLoraNetwork
 from ..control.layer import Source
 from ..control.lllite import LLLiteNetwork
+from ..control.patch_network import PatchNetwork
 from ..control.xs import XSNetwork
 
 
@@ -35,17 +36,26 @@ UNPATCHED: tuple[Kind, ...] = ("control lora", "host")
 """What the host puts into its memory management by itself."""
 
 
-def encoder(file: Held) -> Source:
-    patcher = file.value
-    return EncoderNetwork(
-        patcher.model,
-        patcher,
-        file.name,
-        file.match.base,
-        file.pooling,
-        file.manual_cast_dtype,
-        file.union_type,
-    )
+def encoder(network: type[EncoderNetwork]) -> Callable[[Held], Source]:
+    def source(file: Held) -> Source:
+        return network(
+            file.value.model,
+            file.value,
+            file.name,
+            file.match.base,
+            file.pooling,
+            file.manual_cast_dtype,
+            file.union_type,
+        )
+
+    return source
+
+
+def inside(network: type[PatchNetwork]) -> Callable[[Held], Source]:
+    def source(file: Held) -> Source:
+        return network(file.value.model, file.value, file.name, file.match.base, file.manual_cast_dtype)
+
+    return source
 
 
 def adapter(file: Held) -> Source:
@@ -80,33 +90,14 @@ def sparse(file: Held) -> Source:
     return ForeignControl(control, file.name, file.match.base, (file.match.hyperparameters.hint_channels,))
 
 
-def ctrlora(file: Held) -> Source:
-    patcher = file.value
-    return CtrLoraNetwork(
-        patcher.model, patcher, file.name, file.match.base, file.pooling, file.manual_cast_dtype, file.union_type
-    )
-
-
-def lllite(file: Held) -> Source:
-    return LLLiteNetwork(file.value.model, file.value, file.name, file.match.base, file.manual_cast_dtype)
-
-
-def controlnext(file: Held) -> Source:
-    return ControlNeXtNetwork(file.value.model, file.value, file.name, file.match.base, file.manual_cast_dtype)
-
-
-def xs(file: Held) -> Source:
-    return XSNetwork(file.value.model, file.value, file.name, file.match.base, file.manual_cast_dtype)
-
-
 SOURCES: Mapping[Kind, Callable[[Held], Source]] = {
-    "encoder": encoder,
-    "host": host,
+    "encoder": encoder(EncoderNetwork),
+    "ctrlora": encoder(CtrLoraNetwork),
     "adapter": adapter,
     "control lora": control_lora,
-    "controlnext": controlnext,
-    "ctrlora": ctrlora,
-    "lllite": lllite,
     "sparsectrl": sparse,
-    "xs": xs,
+    "host": host,
+    "controlnext": inside(ControlNeXtNetwork),
+    "lllite": inside(LLLiteNetwork),
+    "xs": inside(XSNetwork),
 }

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from .errors import PreprocessorError
-from .pixels import check_picture, to_uint8
+from .frames import each_frame
 from .preprocessor import Parameter, Preprocessor
-from .sizing import Size, resize, size_at
 
 
 def canny(image_bhwc: Tensor, *, low: float = 100, high: float = 200, resolution: int = 0) -> Tensor:
@@ -25,20 +22,13 @@ def canny(image_bhwc: Tensor, *, low: float = 100, high: float = 200, resolution
     """
     import cv2  # here, because importing the pack must stay fast
 
-    check_picture(image_bhwc, "image")
     for name, value in (("low", low), ("high", high)):
         if not (math.isfinite(value) and 0 <= value <= 255):
             raise PreprocessorError(
                 f"{name}: found {value}, but a threshold from 0 to 255 was expected; "
                 "the usual pair is low 100, high 200."
             )
-    size = size_at(Size(image_bhwc.shape[1], image_bhwc.shape[2]), resolution)
-    hints = torch.empty((image_bhwc.shape[0], *size, 3))
-    for frame, hint in zip(image_bhwc, hints, strict=True):
-        picture = resize(to_uint8(frame), size)
-        edges: np.ndarray = cv2.Canny(np.ascontiguousarray(picture), low, high)
-        hint.copy_(torch.from_numpy(edges > 0).unsqueeze(-1))
-    return hints
+    return each_frame(image_bhwc, resolution, lambda picture: cv2.Canny(picture, low, high) > 0)
 
 
 CANNY = Preprocessor(
