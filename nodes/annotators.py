@@ -1,4 +1,4 @@
-"""The networks of preprocessors in the host: found in its folders, kept a while, and put on its device when they are used."""
+"""The networks of preprocessors in the host: kept a while, and put on its device when they are used."""
 
 from __future__ import annotations
 
@@ -10,22 +10,16 @@ from typing import Any, NamedTuple
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
-import folder_paths
 import torch
-from torch import Tensor
+from torch import nn
 
 from ..checkpoints.cache import FileStamp, WeakCache, file_stamp
 from ..checkpoints.read import open_checkpoint
-from ..preprocessors import PreprocessorError
 from ..preprocessors.annotators import BY_ID, Annotator
 from ..preprocessors.networks.network import Network
 from ..preprocessors.sizing import Size
-from ..preprocessors.through import padded_size
+from .annotator_files import find
 
-FOLDER = "annotators"
-"""The host's models folder of these files."""
-OTHER_PACKS = ("comfyui_controlnet_aux", "comfyui-controlnet-aux", "ComfyUI-ControlNet-Aux")
-"""Names under which comfyui_controlnet_aux is installed: its ckpts folder mirrors the hub's repositories."""
 KEPT = 4
 """How many networks stay in memory after use; the host moves them off its device whenever it needs the room."""
 SHARE = 0.5
@@ -50,18 +44,22 @@ LOADED: WeakCache[Any, torch.dtype] = WeakCache()
 RECENT: OrderedDict[tuple[FileStamp, str, torch.dtype, torch.device], Any] = OrderedDict()
 
 
-def networks_for(identifiers: Sequence[str], image_bhwc: Tensor, resolution: int) -> Ready:
-    """These annotators' networks on the host's device, and how many frames to give them at once. Raises PreprocessorError."""
+def networks_for(identifiers: Sequence[str], size: Size) -> Ready:
+    """These annotators' networks on the host's device, and how many pictures to give them at once that they see at this size. Raises
+    PreprocessorError or CheckpointError.
+    """
     held = {identifier: held_network(BY_ID[identifier]) for identifier in identifiers}
     device = comfy.model_management.get_torch_device()
-    # What is no picture is the function's to refuse.
-    is_picture = image_bhwc.ndim == 4 and 0 not in image_bhwc.shape
-    size = padded_size(Size(*image_bhwc.shape[1:3]), resolution) if is_picture else Size(1, 1)
     frame = max(
         BY_ID[identifier].values_per_pixel * size.height * size.width * one.dtype.itemsize
         for identifier, one in held.items()
     )
-    comfy.model_management.load_models_gpu([one.patcher for one in held.values()], memory_required=frame)
+    # Whole: the host can stream only the layers of its own operations.
+    comfy.model_management.load_models_gpu(
+        [one.patcher for one in held.values()],
+        memory_required=frame,
+        force_full_load=any(BY_ID[identifier].reads == "path" for identifier in identifiers),
+    )
     free = comfy.model_management.get_free_memory(device)
     networks = {identifier: Network(one.patcher.model, device, one.dtype) for identifier, one in held.items()}
     return Ready(networks, max(1, int(free * SHARE / frame)))
@@ -76,20 +74,18 @@ def held_network(annotator: Annotator) -> Held:
     # The host's switches for diffusion models can ask for what no annotator is made for, as float8.
     dtype = dtype if dtype in supported else torch.float32
     manual_cast_dtype = management.unet_manual_cast(dtype, device)
+    computes = manual_cast_dtype or dtype
 
     def load() -> tuple[Any, torch.dtype]:
-        checkpoint = open_checkpoint(path)
-        module = annotator.build(
-            checkpoint.fetch(checkpoint.tensors),
-            file=path.name,
-            operations=comfy.ops.pick_operations(dtype, manual_cast_dtype),
-            dtype=dtype,
-        )
         offload_device = management.unet_offload_device()
-        patcher = comfy.model_patcher.CoreModelPatcher(module.to(offload_device), device, offload_device)
-        return patcher, manual_cast_dtype or dtype
+        if annotator.reads == "path":
+            module = annotator.build(path, dtype=computes).to(offload_device)
+            return comfy.model_patcher.ModelPatcher(module, device, offload_device), computes
+        module = from_tensors(annotator, path, dtype, manual_cast_dtype).to(offload_device)
+        return comfy.model_patcher.CoreModelPatcher(module, device, offload_device), computes
 
-    key = (file_stamp(path), annotator.id, dtype, device)
+    weights = path / annotator.file if annotator.folder else path
+    key = (file_stamp(weights), annotator.id, dtype, device)
     patcher, computes = LOADED.get(key, load)
     RECENT[key] = patcher
     RECENT.move_to_end(key)
@@ -98,34 +94,13 @@ def held_network(annotator: Annotator) -> Held:
     return Held(patcher, computes)
 
 
-def find(annotator: Annotator) -> Path:
-    """An annotator's file in the host's folder of them or in another pack's. Raises PreprocessorError that says where to get it."""
-    for name in (str(Path(annotator.file).with_suffix(".safetensors")), annotator.file):
-        found = folder_paths.get_full_path(FOLDER, name)
-        if found is not None:
-            return Path(found)
-    for place in other_places(annotator):
-        if place.is_file():
-            return place
-    raise PreprocessorError(
-        f"{annotator.id}: found no file '{annotator.file}' in models/{FOLDER}, but the network's weights"
-        f"{size_in_words(annotator.bytes)} were expected there ({annotator.licence}: {annotator.commercial}); "
-        f"download {annotator.address} into {target_folder()}."
+def from_tensors(
+    annotator: Annotator, path: Path, dtype: torch.dtype, manual_cast_dtype: torch.dtype | None
+) -> nn.Module:
+    checkpoint = open_checkpoint(path)
+    return annotator.build(
+        checkpoint.fetch(checkpoint.tensors),
+        file=path.name,
+        operations=comfy.ops.pick_operations(dtype, manual_cast_dtype),
+        dtype=dtype,
     )
-
-
-def other_places(annotator: Annotator) -> list[Path]:
-    """Where the file may lie that another pack downloaded."""
-    roots = [Path(folder_paths.models_dir) / "controlnet_aux"]
-    for custom_nodes in folder_paths.get_folder_paths("custom_nodes"):
-        roots += [Path(custom_nodes) / pack / "ckpts" for pack in OTHER_PACKS]
-    return [root / annotator.repository / annotator.file for root in roots]
-
-
-def target_folder() -> Path:
-    folders = folder_paths.folder_names_and_paths.get(FOLDER)
-    return Path(folders[0][0]) if folders and folders[0] else Path(folder_paths.models_dir) / FOLDER
-
-
-def size_in_words(size: int) -> str:
-    return f" of {size:,} bytes" if size else ""

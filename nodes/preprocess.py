@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from functools import partial
+import math
 from typing import Any
 
 import comfy.model_management
 import comfy.utils
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..preprocessors import PREPROCESSORS, Parameter, Preprocessor
 from ..preprocessors.batches import in_chunks
 from ..preprocessors.inpaint import FILLS, inpaint
-from .annotators import networks_for
+from ..preprocessors.sizing import Size, size_at
+from .annotators import SHARE, networks_for
 
 # Small enough that progress moves and an interruption is heard, large enough that nothing is lost to the loop.
 FRAMES_PER_CHUNK = 8
+FRAMES_ON_ACCELERATORS = 64
 IMAGE_TOOLTIP = "The picture, or the frames, to make hints of."
+
+
+POSE = io.Custom("POSE_KEYPOINT")
+DATA_OUTPUTS: dict[str, list[Any]] = {
+    "": [],
+    "pose": [POSE.Output("pose", display_name="pose", tooltip="Where the joints of each person are, for pose nodes.")],
+}
 
 
 def parameter_input(parameter: Parameter) -> io.Boolean.Input | io.Int.Input | io.Float.Input | io.Combo.Input:
@@ -61,24 +71,48 @@ def preprocessor_schema(preprocessor: Preprocessor) -> io.Schema:
             *(parameter_input(parameter) for parameter in preprocessor.parameters),
             resolution_input(),
         ],
-        outputs=[io.Image.Output("hint", display_name="hint", tooltip=f"The hint: {preprocessor.output}.")],
+        outputs=[
+            io.Image.Output("hint", display_name="hint", tooltip=f"The hint: {preprocessor.output}."),
+            *DATA_OUTPUTS[preprocessor.data],
+        ],
     )
 
 
-def preprocess(preprocessor: Preprocessor, image_bhwc: Tensor, resolution: int, **parameters: Any) -> Tensor:
-    """The hint of a batch, with the host's progress bar, interruption and choice of where pictures live."""
+def preprocess(
+    preprocessor: Preprocessor, image_bhwc: Tensor, resolution: int, **parameters: Any
+) -> tuple[Tensor, list[Any]]:
+    """The hint of a batch and its data, with the host's progress bar, interruption, device and choice of where pictures live."""
+    management = comfy.model_management
     progress = comfy.utils.ProgressBar(image_bhwc.shape[0])
+    device, data = management.get_torch_device(), []
 
     def before_chunk(done: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        management.throw_exception_if_processing_interrupted()
         progress.update_absolute(done)
 
-    function, frames = partial(preprocessor, resolution=resolution, **parameters), FRAMES_PER_CHUNK
-    if preprocessor.annotators:
-        ready = networks_for(preprocessor.needed(parameters), image_bhwc, resolution)
-        function, frames = partial(function, networks=ready.networks), min(frames, ready.frames)
-    hint = in_chunks(function, image_bhwc, frames, before_chunk)
-    return hint.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())
+    # What is no picture is the function's to refuse.
+    is_picture = image_bhwc.ndim == 4 and 0 not in image_bhwc.shape
+    size = Size(*image_bhwc.shape[1:3]) if is_picture else Size(1, 1)
+    frames, networks = frames_at_once(preprocessor, size, resolution, device), None
+    if needed := preprocessor.needed(parameters):
+        ready = networks_for(needed, preprocessor.network_size(size, resolution, parameters))
+        frames, networks = min(frames, ready.frames), ready.networks
+
+    def chunk(part_bhwc: Tensor) -> Tensor:
+        hint, found = preprocessor.with_data(part_bhwc.to(device), resolution, networks, **parameters)
+        data.extend(found)
+        return hint.to(management.intermediate_device(), management.intermediate_dtype())
+
+    return in_chunks(chunk, image_bhwc, frames, before_chunk), data
+
+
+def frames_at_once(preprocessor: Preprocessor, size: Size, resolution: int, device: torch.device) -> int:
+    """How many frames a preprocessor computes at once: as many as an accelerator's free memory holds, a few on the CPU."""
+    if device.type == "cpu":
+        return FRAMES_PER_CHUNK
+    pixels = max(size.height * size.width, math.prod(size_at(size, max(resolution, 0))))
+    free = comfy.model_management.get_free_memory(device)
+    return max(1, min(FRAMES_ON_ACCELERATORS, int(free * SHARE / (4 * preprocessor.values_per_pixel * pixels))))
 
 
 def preprocessor_node(preprocessor: Preprocessor) -> type[io.ComfyNode]:
@@ -91,7 +125,12 @@ def preprocessor_node(preprocessor: Preprocessor) -> type[io.ComfyNode]:
 
         @classmethod
         def execute(cls, image: Tensor, resolution: int = 0, **parameters: Any) -> io.NodeOutput:
-            return io.NodeOutput(preprocess(preprocessor, image, resolution, **parameters))
+            hint, data = preprocess(preprocessor, image, resolution, **parameters)
+            if preprocessor.data == "pose":
+                from ..preprocessors.pose_keypoints import as_keypoints
+
+                return io.NodeOutput(hint, as_keypoints(data))
+            return io.NodeOutput(hint)
 
     Node.__name__ = Node.__qualname__ = f"ControlComposer{preprocessor.id}"
     return Node
@@ -128,7 +167,8 @@ class ControlComposerPreprocess(io.ComfyNode):
         parameters = dict(preprocessor)
         chosen = parameters.pop("preprocessor")
         by_id = {one.id: one for one in PREPROCESSORS}
-        return io.NodeOutput(preprocess(by_id[chosen], image, resolution, **parameters))
+        hint, _ = preprocess(by_id[chosen], image, resolution, **parameters)
+        return io.NodeOutput(hint)
 
 
 class ControlComposerInpaint(io.ComfyNode):

@@ -17,7 +17,15 @@ class Network:
     device: torch.device
     dtype: torch.dtype
 
-    def __call__(self, picture_bchw: Tensor) -> Any:
-        """What the module makes of pictures, without gradients."""
+    def __call__(self, *inputs: Tensor, **named: Any) -> Any:
+        """What the module makes of pictures and of what goes with them, without gradients."""
         with torch.no_grad():
-            return self.module(picture_bchw.to(self.device, self.dtype))
+            return self.module(
+                *(self.put(value) for value in inputs), **{name: self.put(value) for name, value in named.items()}
+            )
+
+    def put(self, value: Any) -> Any:
+        """A tensor where the module computes and, unless it holds whole numbers, as it computes; anything else as it is."""
+        if not isinstance(value, Tensor):
+            return value
+        return value.to(self.device, self.dtype if value.is_floating_point() else None)

@@ -20,14 +20,18 @@ import comfy.utils
 import folder_paths
 
 from control_composer.checkpoints.errors import CheckpointError
-from control_composer.nodes import annotators, preprocess
-from control_composer.nodes.annotators import FOLDER, KEPT, LOADED, RECENT, held_network, networks_for
+from control_composer.nodes import annotator_files, preprocess
+from control_composer.nodes.annotator_files import FOLDER
+from control_composer.nodes.annotators import KEPT, LOADED, RECENT, held_network, networks_for
 from control_composer.preprocessors import PREPROCESSORS, PreprocessorError
 from control_composer.preprocessors.annotators import ANNOTATORS, BY_ID
+from control_composer.preprocessors.sizing import Size
 from control_composer.tests.preprocessors.annotator_weights import MADE, random_network, write_all
 
 PIDINET = BY_ID["PiDiNet"]
 PICTURE = torch.rand((3, 40, 70, 3), generator=torch.Generator().manual_seed(0))
+SIZE = Size(64, 128)
+"""Of the picture in a network."""
 NODES = {node.define_schema().node_id: node for node in preprocess.NODES}
 
 
@@ -69,11 +73,11 @@ def test_a_missing_file_says_where_to_get_it(folder: Path) -> None:
 )
 def test_files_of_other_packs_are_read(folder: Path, place: str) -> None:
     put(folder.parent / place)
-    assert annotators.find(PIDINET) == folder.parent / place
+    assert annotator_files.find(PIDINET) == folder.parent / place
     own = put(folder / "table5_pidinet.pth")
-    assert annotators.find(PIDINET) == own
+    assert annotator_files.find(PIDINET) == own
     save_file(MADE["PiDiNet"](), folder / "table5_pidinet.safetensors")
-    assert annotators.find(PIDINET) == folder / "table5_pidinet.safetensors"
+    assert annotator_files.find(PIDINET) == folder / "table5_pidinet.safetensors"
 
 
 @pytest.mark.parametrize("form", ["pth", "safetensors"])
@@ -119,13 +123,13 @@ def test_only_the_last_few_stay_in_memory(folder: Path) -> None:
 
 def test_the_host_knows_the_network_and_can_put_it_away(folder: Path) -> None:
     put(folder / PIDINET.file)
-    ready = networks_for(["PiDiNet"], PICTURE, 0)
+    ready = networks_for(["PiDiNet"], SIZE)
     patcher = held_network(PIDINET).patcher
     assert any(loaded.model is patcher for loaded in comfy.model_management.current_loaded_models)
     before = ready.networks["PiDiNet"](PICTURE.movedim(-1, 1))
     comfy.model_management.unload_all_models()
     assert not any(loaded.model is patcher for loaded in comfy.model_management.current_loaded_models)
-    assert torch.equal(networks_for(["PiDiNet"], PICTURE, 0).networks["PiDiNet"](PICTURE.movedim(-1, 1)), before)
+    assert torch.equal(networks_for(["PiDiNet"], SIZE).networks["PiDiNet"](PICTURE.movedim(-1, 1)), before)
 
 
 def free_memory(free: int) -> Callable[..., Any]:
@@ -140,11 +144,11 @@ def test_chunks_by_free_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(
         comfy.model_management,
         "load_models_gpu",
-        lambda models, memory_required: (asked.append(memory_required), load(models, memory_required)),
+        lambda models, memory_required, force_full_load: (asked.append(memory_required), load(models, memory_required)),
     )
     for free, frames in ((frame * 4, 2), (frame * 21, 10), (0, 1)):
         monkeypatch.setattr(comfy.model_management, "get_free_memory", free_memory(free))
-        assert networks_for(["PiDiNet"], PICTURE, 0).frames == frames
+        assert networks_for(["PiDiNet"], SIZE).frames == frames
     assert asked == [frame] * 3
     told: list[int] = []
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda value, *_, **__: told.append(value))
@@ -166,7 +170,7 @@ def test_the_dtype_is_the_hosts_choice(folder: Path, monkeypatch: pytest.MonkeyP
         held = held_network(PIDINET)
         assert held.dtype == expected
         assert {weight.dtype for weight in held.patcher.model.parameters()} == {expected}
-        made = networks_for(["PiDiNet"], PICTURE, 0).networks["PiDiNet"](PICTURE.movedim(-1, 1)).sigmoid()
+        made = networks_for(["PiDiNet"], SIZE).networks["PiDiNet"](PICTURE.movedim(-1, 1)).sigmoid()
         exact = random_network("PiDiNet")(PICTURE.movedim(-1, 1)).sigmoid()
         assert made.dtype == torch.float32
         # Three digits are what bfloat16 has, and thirty layers lose one.
@@ -183,13 +187,20 @@ def test_what_is_no_picture_is_said_of_the_picture(folder: Path) -> None:
 def test_the_table() -> None:
     assert len(BY_ID) == len(ANNOTATORS)
     for annotator in ANNOTATORS:
-        assert annotator.address.startswith("https://") and annotator.address.endswith("/" + annotator.file)
-        assert annotator.licence and annotator.commercial and annotator.values_per_pixel > 0
-        assert annotator.sha256 is None or len(annotator.sha256) == 64
+        assert annotator.files and annotator.licence and annotator.commercial and annotator.values_per_pixel > 0
+        assert len(annotator.files) == 1 or annotator.folder
+        assert annotator.reads == "path" or not annotator.folder
+        for file in annotator.files:
+            assert file.address.startswith("https://") and file.address.endswith("/" + file.name)
+            assert file.sha256 is None or len(file.sha256) == 64
     for preprocessor in PREPROCESSORS:
         assert set(preprocessor.annotators) <= set(BY_ID)
-        if preprocessor.chosen_by:
-            (parameter,) = [one for one in preprocessor.parameters if one.id == preprocessor.chosen_by]
-            assert parameter.options == preprocessor.annotators
-            assert preprocessor.needed({}) == (parameter.default,)
-            assert preprocessor.needed({parameter.id: parameter.options[-1]}) == (parameter.options[-1],)
+        choices = (preprocessor.chosen_by,) if isinstance(preprocessor.chosen_by, str) else preprocessor.chosen_by
+        parameters = {parameter.id: parameter for parameter in preprocessor.parameters}
+        for choice in choices:
+            assert set(parameters[choice].options) <= set(preprocessor.annotators)
+            for option in parameters[choice].options:
+                assert option in preprocessor.needed({choice: option})
+        assert set(preprocessor.switches) <= set(preprocessor.annotators)
+        for switch in preprocessor.switches.values():
+            assert isinstance(parameters[switch].default, bool)

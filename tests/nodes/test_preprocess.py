@@ -12,7 +12,7 @@ import comfy.model_management
 import comfy.utils
 import folder_paths
 
-from control_composer.nodes.annotators import FOLDER
+from control_composer.nodes.annotator_files import FOLDER
 from control_composer.nodes.preprocess import FRAMES_PER_CHUNK, NODES
 from control_composer.preprocessors import PREPROCESSORS, Preprocessor, canny
 from control_composer.tests.preprocessors.annotator_weights import write_all

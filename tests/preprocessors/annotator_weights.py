@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 
 from control_composer.preprocessors import Preprocessor
-from control_composer.preprocessors.annotators import ANNOTATORS, BY_ID
+from control_composer.preprocessors.annotators import ANNOTATORS, BY_ID, Annotator
 from control_composer.preprocessors.networks.network import Network
 
 Shapes = dict[str, tuple[int, ...]]
@@ -126,9 +127,20 @@ MADE: dict[str, Callable[[], dict[str, Tensor]]] = {
 """By annotator: the weights of its file."""
 
 
+WRITTEN: dict[str, Callable[[Path], None]] = {}
+"""By annotator that is built from a path: what writes its small file, or its folder, there."""
+
+
 @cache
 def random_network(identifier: str) -> Network:
-    module = BY_ID[identifier].build(MADE[identifier]())
+    annotator = BY_ID[identifier]
+    if identifier in MADE:
+        module = annotator.build(MADE[identifier]())
+    else:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / (annotator.folder.rpartition("/")[2] or annotator.file)
+            WRITTEN[identifier](path)
+            module = annotator.build(path)
     return Network(module, torch.device("cpu"), torch.float32)
 
 
@@ -136,13 +148,45 @@ def with_networks(preprocessor: Preprocessor) -> Preprocessor:
     """The preprocessor as one that needs no networks any more, having random ones."""
     if not preprocessor.annotators:
         return preprocessor
-    networks = {identifier: random_network(identifier) for identifier in preprocessor.annotators}
+    networks = Networks(preprocessor.annotators)
     return replace(
-        preprocessor, function=partial(preprocessor.function, networks=networks), annotators=(), chosen_by=""
+        preprocessor,
+        function=partial(preprocessor.function, networks=networks),
+        annotators=(),
+        chosen_by=(),
+        switches={},
     )
 
 
+class Networks(Mapping[str, Network]):
+    """Random networks, made when they are asked for."""
+
+    def __init__(self, identifiers: tuple[str, ...]):
+        self.identifiers = identifiers
+
+    def __getitem__(self, identifier: str) -> Network:
+        if identifier not in self.identifiers:
+            raise KeyError(identifier)
+        return random_network(identifier)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.identifiers)
+
+    def __len__(self) -> int:
+        return len(self.identifiers)
+
+
 def write_all(folder: Path) -> None:
-    """Every annotator's file, with random weights under the mark of several devices where the published ones have it."""
+    """Every annotator's file, with random weights."""
     for annotator in ANNOTATORS:
+        write(annotator, folder)
+
+
+def write(annotator: Annotator, folder: Path) -> None:
+    """An annotator's file, or its folder, with random weights, where it belongs in a folder of annotators."""
+    if annotator.id in MADE:
         torch.save(MADE[annotator.id](), folder / annotator.file)
+        return
+    path = folder / (annotator.folder or annotator.file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    WRITTEN[annotator.id](path)

@@ -1,46 +1,16 @@
-"""The published files of the networks that preprocessors use: where each comes from, under which terms, and what it becomes."""
+"""The networks of soft edges."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from torch import nn
 
-from .networks.hed import build_hed
-from .networks.pidinet import BASELINE, build_pidinet
-from .networks.teed import build_teed
-
-HUGGING_FACE = "https://huggingface.co/"
-
-
-@dataclass(frozen=True)
-class Annotator:
-    """One file. `build(weights, file=..., operations=..., dtype=...)` makes its network, or raises PreprocessorError."""
-
-    id: str
-    file: str
-    bytes: int
-    """Its size; 0 where it is not known to the byte."""
-    sha256: str | None
-    address: str
-    licence: str
-    commercial: str
-    """Who may use it commercially, in words that end a sentence."""
-    build: Callable[..., nn.Module]
-    values_per_pixel: int
-    """How many numbers for each pixel are in memory at once while it computes: twice those in its tensors, for the convolutions' own needs."""
-    half: bool = True
-    """Whether it computes in half precision without harm."""
-
-    @property
-    def repository(self) -> str:
-        """`owner/name` and the folder in it, as packs that mirror the hub's layout name it; empty for other addresses."""
-        if not self.address.startswith(HUGGING_FACE):
-            return ""
-        repository, _, path = self.address.removeprefix(HUGGING_FACE).partition("/resolve/main/")
-        return "/".join([repository, *path.split("/")[:-1]])
+from ..networks.hed import build_hed
+from ..networks.pidinet import BASELINE, build_pidinet
+from ..networks.teed import build_teed
+from .annotator import Annotator, File
 
 
 def _pidinet(
@@ -54,10 +24,7 @@ def _pidinet(
 ) -> Annotator:
     return Annotator(
         identifier,
-        file,
-        size,
-        sha256,
-        address + file,
+        (File(file, size, sha256, address + file),),
         "for research (hellozhuo/pidinet)",
         "commercial use needs the authors' consent",
         build,
@@ -137,10 +104,7 @@ PIDINETS = (
 
 HED = Annotator(
     "HED",
-    "ControlNetHED.pth",
-    0,
-    None,
-    "https://huggingface.co/lllyasviel/Annotators/resolve/main/ControlNetHED.pth",
+    (File("ControlNetHED.pth", address="https://huggingface.co/lllyasviel/Annotators/resolve/main/ControlNetHED.pth"),),
     "Apache-2.0 by the header of its code",
     "everyone may use it commercially",
     build_hed,
@@ -151,10 +115,12 @@ HED = Annotator(
 
 TEED = Annotator(
     "TEED",
-    "7_model.pth",
-    0,
-    None,
-    "https://huggingface.co/bdsqlsz/qinglong_controlnet-lllite/resolve/main/Annotators/7_model.pth",
+    (
+        File(
+            "7_model.pth",
+            address="https://huggingface.co/bdsqlsz/qinglong_controlnet-lllite/resolve/main/Annotators/7_model.pth",
+        ),
+    ),
     "no licence known here",
     "ask its authors before commercial use",
     build_teed,
@@ -164,10 +130,7 @@ TEED = Annotator(
 
 ANYLINE = Annotator(
     "AnyLine",
-    "MTEED.pth",
-    0,
-    None,
-    "https://huggingface.co/TheMistoAI/MistoLine/resolve/main/Anyline/MTEED.pth",
+    (File("MTEED.pth", address="https://huggingface.co/TheMistoAI/MistoLine/resolve/main/Anyline/MTEED.pth"),),
     "no licence known here",
     "ask its authors before commercial use",
     build_teed,
@@ -175,6 +138,4 @@ ANYLINE = Annotator(
     half=False,
 )
 
-ANNOTATORS: tuple[Annotator, ...] = (*PIDINETS, HED, TEED, ANYLINE)
-
-BY_ID = {annotator.id: annotator for annotator in ANNOTATORS}
+EDGES: tuple[Annotator, ...] = (*PIDINETS, HED, TEED, ANYLINE)

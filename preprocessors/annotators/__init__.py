@@ -1,0 +1,12 @@
+"""The networks that preprocessors use, and the explicit list of all of them."""
+
+from __future__ import annotations
+
+from .annotator import Annotator, File
+from .edges import EDGES, PIDINETS
+
+ANNOTATORS: tuple[Annotator, ...] = (*EDGES,)
+
+BY_ID = {annotator.id: annotator for annotator in ANNOTATORS}
+
+__all__ = ["ANNOTATORS", "BY_ID", "PIDINETS", "Annotator", "File"]
