@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("transformers")
+
+import transformers
 
 from control_composer.preprocessors import PreprocessorError
 from control_composer.preprocessors.networks.transformer import build_transformer
