@@ -19,7 +19,7 @@ def on_canvas(pose: Pose, height: int = 0, width: int = 0) -> Pose:
     height, width = height or pose.height, width or pose.width
     if (height, width) == (pose.height, pose.width):
         return pose
-    factors = np.array([width / pose.width, height / pose.height], dtype=np.float32)
+    factors = np.array([width / pose.width, height / pose.height], dtype=np.float64)
     people = tuple(_moved(person, lambda places: places * factors) for person in pose.people)
     return Pose(height, width, people)
 
@@ -34,12 +34,13 @@ def moved(pose: Pose, *, scale: float = 1.0, about: str = "each person", right: 
         raise PreprocessorError(
             f"scale: found {scale}, but a factor over 0 was expected; 1 keeps people as large as they are."
         )
-    offset = np.array([right, down], dtype=np.float32)
+    canvas = np.zeros(2), np.array([pose.width, pose.height], dtype=np.float64)
 
     def edited(person: Person) -> Person:
-        low, high = extent(person) if about == "each person" else (np.zeros(2), np.array([pose.width, pose.height]))
-        middle = ((low + high) / 2).astype(np.float32)
-        return _moved(person, lambda places: (places - middle) * np.float32(scale) + middle + offset)
+        low, high = extent(person) if about == "each person" else canvas
+        # So ordered, a scale of 1 and no offset change no bit: places are truncated to pixels.
+        offset = (low + high) / 2 * (1 - scale) + (right, down)
+        return _moved(person, lambda places: places * scale + offset)
 
     return replace(pose, people=tuple(edited(person) for person in pose.people))
 
@@ -87,10 +88,10 @@ def certain(pose: Pose, least_score: float) -> Pose:
 
 
 def extent(person: Person) -> tuple[np.ndarray, np.ndarray]:
-    """The least and the greatest x, y of what was seen of a person; 0 for nothing."""
-    places = _places(person)
+    """The least and the greatest x, y of what was seen of a person, float64; 0 for nothing."""
+    places = _places(person).astype(np.float64)
     if not places.size:
-        return np.zeros(2, dtype=np.float32), np.zeros(2, dtype=np.float32)
+        return np.zeros(2), np.zeros(2)
     return places.min(axis=0), places.max(axis=0)
 
 
