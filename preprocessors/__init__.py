@@ -6,6 +6,7 @@ from .binary import BINARY
 from .blur import BLUR
 from .canny import CANNY, canny
 from .colour_grid import COLOUR_GRID
+from .dwpose import DWPOSE
 from .errors import PreprocessorError
 from .hed import HED, SCRIBBLE_HED
 from .invert import INVERT
@@ -45,6 +46,7 @@ PREPROCESSORS: tuple[Preprocessor, ...] = (
     SCRIBBLE_HED,
     TEED,
     ANYLINE,
+    DWPOSE,
 )
 
 __all__ = ["CANNY", "PREPROCESSORS", "Parameter", "Preprocessor", "PreprocessorError", "canny"]

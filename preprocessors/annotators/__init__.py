@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from .annotator import Annotator, File
+from .dwpose import DWPOSES
 from .edges import EDGES, PIDINETS
 
-ANNOTATORS: tuple[Annotator, ...] = (*EDGES,)
+ANNOTATORS: tuple[Annotator, ...] = (
+    *EDGES,
+    *DWPOSES,
+)
 
 BY_ID = {annotator.id: annotator for annotator in ANNOTATORS}
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from control_composer.preprocessors import Preprocessor
 from control_composer.preprocessors.annotators import ANNOTATORS, BY_ID, Annotator
 from control_composer.preprocessors.networks.network import Network
+from control_composer.tests.preprocessors import weights_dwpose
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -127,7 +128,7 @@ MADE: dict[str, Callable[[], dict[str, Tensor]]] = {
 """By annotator: the weights of its file."""
 
 
-WRITTEN: dict[str, Callable[[Path], None]] = {}
+WRITTEN: dict[str, Callable[[Path], None]] = {**weights_dwpose.WRITTEN}
 """By annotator that is built from a path: what writes its small file, or its folder, there."""
 
 

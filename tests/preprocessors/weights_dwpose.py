@@ -101,3 +101,6 @@ def write_yolox(path: Path) -> None:
 
 def write_dwpose(path: Path) -> None:
     write(lambda: ColouredDots(scores()), path)
+
+
+WRITTEN: dict[str, Callable[[Path], None]] = {"YOLOX": write_yolox, "DWPose": write_dwpose}
