@@ -7,9 +7,23 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
-from .nodes import annotators, apply, demo, inspect, load, model, preprocess, reference, schedule, sparse, union, weight
+from .nodes import (
+    annotators,
+    apply,
+    demo,
+    inspect,
+    load,
+    model,
+    pose,
+    preprocess,
+    reference,
+    schedule,
+    sparse,
+    union,
+    weight,
+)
 
-SECTIONS = (load, reference, model, sparse, apply, union, weight, schedule, preprocess, inspect, demo)
+SECTIONS = (load, reference, model, sparse, apply, union, weight, schedule, preprocess, pose, inspect, demo)
 DEMO_CONTROLS = Path(__file__).parent / "demo" / "weights" / "controlnet"
 
 
