@@ -14,7 +14,7 @@ from torch import Tensor
 from ..preprocessors.pose import Pose
 from ..preprocessors.pose_drawing import THICK_STICKS, drawn
 from ..preprocessors.pose_editing import ABOUT, WHO, certain, chosen, moved, on_canvas, without
-from ..preprocessors.pose_keypoints import LARGEST_SIDE, read_keypoints, write_keypoints
+from ..preprocessors.pose_keypoints import LARGEST_SIDE, as_poses, as_keypoints
 from ..preprocessors.sizing import Size
 
 PoseKeypoint = io.Custom("POSE_KEYPOINT")
@@ -109,7 +109,7 @@ class ControlComposerDrawPose(io.ComfyNode):
         width: int = 0,
         height: int = 0,
     ) -> io.NodeOutput:
-        poses = read_keypoints(pose, Size(height, width) if height and width else None)
+        poses = as_poses(pose, Size(height, width) if height and width else None)
         hint = hint_of(
             poses,
             canvas_of(poses, width, height),
@@ -192,12 +192,11 @@ class ControlComposerEditPose(io.ComfyNode):
     ) -> io.NodeOutput:
         # What is left out has no part in where the middle of a person is.
         kept = (
-            without(certain(one, least_score), body=not body, hands=not hands, face=not face)
-            for one in read_keypoints(pose)
+            without(certain(one, least_score), body=not body, hands=not hands, face=not face) for one in as_poses(pose)
         )
         poses = [moved(one, scale=scale, about=about, right=right, down=down) for one in kept]
         return io.NodeOutput(
-            write_keypoints(poses, whole_scores), hint_of(poses, canvas_of(poses), thick_sticks=thick_sticks)
+            as_keypoints(poses, whole_scores), hint_of(poses, canvas_of(poses), thick_sticks=thick_sticks)
         )
 
 
@@ -252,8 +251,8 @@ class ControlComposerSelectPerson(io.ComfyNode):
         least_score: float = LEAST_SCORE,
         thick_sticks: bool = False,
     ) -> io.NodeOutput:
-        poses = [chosen(certain(one, least_score), person, number) for one in read_keypoints(pose)]
-        return io.NodeOutput(write_keypoints(poses), hint_of(poses, canvas_of(poses), thick_sticks=thick_sticks))
+        poses = [chosen(certain(one, least_score), person, number) for one in as_poses(pose)]
+        return io.NodeOutput(as_keypoints(poses), hint_of(poses, canvas_of(poses), thick_sticks=thick_sticks))
 
 
 NODES: list[type[io.ComfyNode]] = [ControlComposerDrawPose, ControlComposerEditPose, ControlComposerSelectPerson]

@@ -54,7 +54,7 @@ class Frame(NamedTuple):
     """Of each person the parts that are there, in the units of the list."""
 
 
-def read_keypoints(keypoints: Any, unsized: Size | None = None) -> tuple[Pose, ...]:
+def as_poses(keypoints: Any, unsized: Size | None = None) -> tuple[Pose, ...]:
     """The pose of each frame.
 
     `unsized` is the canvas of frames that name none; without it they take the canvas of the first frame that does, or one that holds their points.
@@ -187,7 +187,7 @@ def _holding(seen: np.ndarray) -> Size:
     return Size((lower // multiple + 1) * multiple, (right // multiple + 1) * multiple)
 
 
-def write_keypoints(poses: Sequence[Pose], whole_scores: bool = False) -> list[dict[str, Any]]:
+def as_keypoints(poses: Sequence[Pose], whole_scores: bool = False) -> list[dict[str, Any]]:
     """POSE_KEYPOINT in pixels, with the scores as they are or, where `whole_scores`, 1 for every point seen.
 
     Parts that were not seen are written as zeros, which all readers take for that: the host's want lists of the full length, others only skip `None`.
