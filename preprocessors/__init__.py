@@ -6,11 +6,14 @@ from .binary import BINARY
 from .blur import BLUR
 from .canny import CANNY, canny
 from .colour_grid import COLOUR_GRID
+from .depth_anything import DEPTH_ANYTHING
+from .depth_pro import DEPTH_PRO
 from .dwpose import DWPOSE
 from .errors import PreprocessorError
 from .hed import HED, SCRIBBLE_HED
 from .invert import INVERT
 from .lineart_standard import LINEART_STANDARD
+from .midas import MIDAS
 from .pidinet import PIDINET, SCRIBBLE_PIDINET, SKETCH_PIDINET
 from .preprocessor import Parameter, Preprocessor
 from .pyramid_canny import PYRAMID_CANNY
@@ -22,6 +25,7 @@ from .threshold import THRESHOLD
 from .tile import TILE
 from .tile_simple import TILE_SIMPLE
 from .xdog import XDOG
+from .zoe_depth import ZOE_DEPTH
 
 PREPROCESSORS: tuple[Preprocessor, ...] = (
     CANNY,
@@ -46,6 +50,10 @@ PREPROCESSORS: tuple[Preprocessor, ...] = (
     SCRIBBLE_HED,
     TEED,
     ANYLINE,
+    DEPTH_ANYTHING,
+    MIDAS,
+    ZOE_DEPTH,
+    DEPTH_PRO,
     DWPOSE,
 )
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from .annotator import Annotator, File
+from .depth import DEPTHS
 from .dwpose import DWPOSES
 from .edges import EDGES, PIDINETS
 
 ANNOTATORS: tuple[Annotator, ...] = (
     *EDGES,
+    *DEPTHS,
     *DWPOSES,
 )
 

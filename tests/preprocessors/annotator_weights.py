@@ -14,7 +14,7 @@ from torch import Tensor
 from control_composer.preprocessors import Preprocessor
 from control_composer.preprocessors.annotators import ANNOTATORS, BY_ID, Annotator
 from control_composer.preprocessors.networks.network import Network
-from control_composer.tests.preprocessors import weights_dwpose
+from control_composer.tests.preprocessors import weights_depth, weights_dwpose
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -128,8 +128,12 @@ MADE: dict[str, Callable[[], dict[str, Tensor]]] = {
 """By annotator: the weights of its file."""
 
 
-WRITTEN: dict[str, Callable[[Path], None]] = {**weights_dwpose.WRITTEN}
+WRITTEN: dict[str, Callable[[Path], None]] = {**weights_dwpose.WRITTEN, **weights_depth.WRITTEN}
 """By annotator that is built from a path: what writes its small file, or its folder, there."""
+
+
+QUICK: dict[str, dict[str, int]] = {"DepthAnything": {"inference_size": 112}, "ZoeDepth": {"inference_size": 64}}
+"""By preprocessor: what spares time where one size is as good as another."""
 
 
 @cache
@@ -152,7 +156,7 @@ def with_networks(preprocessor: Preprocessor) -> Preprocessor:
     networks = Networks(preprocessor.annotators)
     return replace(
         preprocessor,
-        function=partial(preprocessor.function, networks=networks),
+        function=partial(preprocessor.function, networks=networks, **QUICK.get(preprocessor.id, {})),
         annotators=(),
         chosen_by=(),
         switches={},
