@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 
 from .networks.network import Network
 from .networks.openpose import STRIDE
-from .resampling import Matrix, resampled, resizing, smoothed
+from .resizing_matrices import Matrix, resampled, resizing, smoothed
 from .sizing import Size
 
 HEIGHT = 184

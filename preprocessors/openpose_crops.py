@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .resampling import resampled, resizing
+from .resizing_matrices import resampled, resizing
 from .sizing import Size
 
 SMALLEST = 20

@@ -12,7 +12,7 @@ from torch.nn.functional import conv2d, pad
 from .networks.network import Network
 from .networks.openpose import STRIDE
 from .openpose_crops import Box, box_in, parts_in, some_at_once
-from .resampling import resampled, resizing, smoothed
+from .resizing_matrices import resampled, resizing, smoothed
 from .sizing import Size
 
 SIDES = (184, 368, 552, 736)

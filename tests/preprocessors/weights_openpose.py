@@ -55,3 +55,16 @@ def random_openpose(name: str, widths: dict[int, int] = WIDE, seed: int = 0) -> 
         spread = (2 / (shape[1] * shape[2] * shape[3])) ** 0.5 if len(shape) > 1 else 0.1
         weights[key] = torch.randn(shape, generator=generator) * spread
     return weights
+
+
+def narrow_openpose(name: str) -> dict[str, Tensor]:
+    """Hands and faces show points at random; bodies join whatever lies in a direction of each limb's own."""
+    weights = random_openpose(name, NARROW)
+    if name != "body":
+        return weights
+    last = "Mconv7_stage6_L1"
+    weights[f"{last}.weight"] *= 0.1
+    angles = torch.linspace(0, 12, 19)
+    weights[f"{last}.bias"] = torch.stack([angles.cos(), angles.sin()], 1).flatten()
+    weights["Mconv7_stage6_L2.bias"][:] = -0.1
+    return weights
