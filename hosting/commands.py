@@ -13,6 +13,9 @@ from .place import HOME, MODULE, ROOT, Host, HostError, lay_out, own_host, run_p
 from .prepare import COMFYUI_VERSION, prepare
 from .serving import check_port, free_port, may_have_accelerator, server
 
+MOST_WORKERS = 4
+"""A test process takes up to 3 GB."""
+
 COMMANDS = {
     "demo": "make the first pictures: start ComfyUI, run the example graphs through its queue, print where the pictures are",
     "test": "run the tests; further arguments go to pytest",
@@ -48,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
         fixed = run_python(host, ["-m", "ruff", "check", "--fix-only", "--quiet", "."], ROOT)
         return fixed or run_python(host, ["-m", "ruff", "format", "."], ROOT)
     if options.command == "test":
-        return run_python(host, ["-m", "pytest", *rest], ROOT)
+        return test(host, rest)
     return run_python(host, rest, on_cpu=not may_have_accelerator(host))
 
 
@@ -127,6 +130,16 @@ def serve(host: Host, options: argparse.Namespace, extra: Sequence[str]) -> int:
             return process.wait()
         except KeyboardInterrupt:
             return 0
+
+
+def test(host: Host, arguments: Sequence[str]) -> int:
+    """All tests on several cores, a file on one; with arguments for pytest, as pytest does it."""
+    if arguments:
+        return run_python(host, ["-m", "pytest", *arguments], ROOT)
+    cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, MOST_WORKERS)
+    # Each worker computes on one core: several threads of torch in several processes wait for each other.
+    parallel = ["-n", str(cores), "--dist", "loadfile"]
+    return run_python(host, ["-m", "pytest", *parallel], ROOT, {"OMP_NUM_THREADS": "1"})
 
 
 def check(host: Host) -> int:

@@ -12,13 +12,13 @@ from typing import Any
 from .place import HOME, MODULE, Host, HostError, environment, interpreter
 
 TOOLS = {
-    "test": ("pytest", "hypothesis", "diffusers", "cv2"),
+    "test": ("pytest", "xdist", "hypothesis", "diffusers", "cv2"),
     "check": ("ruff", "mypy"),
     "format": ("ruff",),
     "demo": ("cv2",),
     "serve": ("cv2",),
 }
-PACKAGE_OF = {"cv2": "opencv-python"}
+PACKAGE_OF = {"cv2": "opencv-python", "xdist": "pytest-xdist"}
 
 PROBE = """
 import importlib.util, json, sys
