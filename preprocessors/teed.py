@@ -47,9 +47,13 @@ def anyline(
     """
     soft = edges(image_bhwc, networks["AnyLine"], SAFE_STEPS, resolution)
     lines = lineart_standard(image_bhwc, sigma=SIGMA, intensity_threshold=THRESHOLD, resolution=resolution)[..., :1]
+    return with_lines(soft, lines.to(soft.device), lower=lower, upper=upper, smallest=smallest)
+
+
+def with_lines(soft: Tensor, lines: Tensor, *, lower: float = 0.0, upper: float = 1.0, smallest: int = 12) -> Tensor:
+    """Soft edges and lines, both (B, H, W, 1) in 0..1, in one: (B, H, W, 3)."""
     lines = torch.where((lines >= lower) & (lines <= upper), lines, 0)
     kept = torch.stack([in_large_spots(frame[..., 0], smallest) for frame in lines]).unsqueeze(-1)
-    kept = kept.to(soft.device)
     return (1 - (1 - soft) * (1 - kept)).repeat(1, 1, 1, 3)
 
 
@@ -57,10 +61,10 @@ def in_large_spots(lines_hw: Tensor, smallest: int) -> Tensor:
     """The lines without the spots, connected by their sides, that have fewer pixels."""
     import cv2  # here, because importing the pack must stay fast
 
-    marked = (lines_hw > 0).numpy().astype(np.uint8)
+    marked = (lines_hw > 0).cpu().numpy().astype(np.uint8)
     _, spots, statistics, _ = cv2.connectedComponentsWithStats(marked, connectivity=4)
     large = statistics[:, cv2.CC_STAT_AREA] >= smallest
-    return torch.where(torch.from_numpy(large[spots]), lines_hw, 0)
+    return torch.where(torch.from_numpy(large[spots]).to(lines_hw.device), lines_hw, 0)
 
 
 TEED = Preprocessor(
