@@ -14,7 +14,7 @@ from torch import Tensor
 from ..preprocessors.pose import Pose
 from ..preprocessors.pose_drawing import THICK_STICKS, drawn
 from ..preprocessors.pose_editing import ABOUT, WHO, certain, chosen, moved, on_canvas, without
-from ..preprocessors.pose_keypoints import LARGEST_SIDE, as_poses, as_keypoints
+from ..preprocessors.pose_keypoints import LARGEST_SIDE, as_keypoints, as_poses
 from ..preprocessors.sizing import Size
 
 PoseKeypoint = io.Custom("POSE_KEYPOINT")
