@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +18,8 @@ from .sizing import Size, resized, size_at
 from .through import padded_size
 
 NETWORK = "MLSD-large"
+LOOKS = 512
+"""What it was trained at. Of larger pictures it finds only short pieces of long lines, and no more of them."""
 LINES = 200
 """At most so many of a picture, the likeliest."""
 SEES = 2
@@ -52,24 +56,47 @@ def drawn(ends: np.ndarray, size: Size) -> np.ndarray:
     return canvas
 
 
+def looked_at(size: Size, parameters: Mapping[str, Any]) -> Size:
+    """How large the network sees a picture whose hint has this size."""
+    return padded_size(size, shorter_side(size, int(parameters["inference_size"])))
+
+
+def shorter_side(size: Size, inference_size: int) -> int:
+    """At which the network looks at a picture whose hint has this size: never larger."""
+    return min(inference_size or min(size), *size)
+
+
 def mlsd(
     image_bhwc: Tensor,
     *,
     networks: Mapping[str, Network],
     score: float = 0.1,
     distance: float = 0.1,
+    inference_size: int = LOOKS,
     network: str = NETWORK,
     resolution: int = 0,
 ) -> Tensor:
     """White straight lines, one pixel wide, on black. (B, H, W, 3) float 0..1 -> (B, H', W', 3) float32 of 0 and 1, the shorter side at
     `resolution` (0: its own).
+
+    The network looks at the picture with its shorter side at `inference_size` (0: the hint's size) or, if it is smaller, as it is; the lines are
+    drawn at the hint's size. Lines that are less likely than `score` or, in the network's maps, shorter than `distance` are left out.
     """
     check_picture(image_bhwc, "image")
-    picture = resized(image_bhwc.float(), resolution).clamp(0, 1).movedim(-1, 1)
-    height, width = picture.shape[2:]
-    canvas = padded_size(Size(height, width), 0)
-    maps = networks[network](pad(picture, (0, canvas.width - width, 0, canvas.height - height), mode="replicate"))
-    hints = np.stack([drawn(SEES * ends, canvas)[:height, :width] for ends in lines(maps, score, distance)])
+    size = size_at(Size(*image_bhwc.shape[1:3]), resolution)
+    picture = resized(image_bhwc.float(), shorter_side(size, inference_size)).clamp(0, 1).movedim(-1, 1)
+    seen = Size(*picture.shape[2:])
+    padded = padded_size(seen, 0)
+    maps = networks[network](
+        pad(picture, (0, padded.width - seen.width, 0, padded.height - seen.height), mode="replicate")
+    )
+    # Lines from or to the padding are cut off where the field cuts them off.
+    down, across = size.height / seen.height, size.width / seen.width
+    canvas = Size(ceil(padded.height * down), ceil(padded.width * across))
+    scale = SEES * np.array([across, down, across, down], np.float32)
+    hints = np.stack(
+        [drawn(ends * scale, canvas)[: size.height, : size.width] for ends in lines(maps, score, distance)]
+    )
     return (torch.from_numpy(hints).to(image_bhwc.device) / 255).unsqueeze(-1).repeat(1, 1, 1, 3)
 
 
@@ -92,7 +119,16 @@ MLSD = Preprocessor(
             minimum=0.01,
             maximum=20.0,
             step=0.01,
-            tooltip="Lines shorter than twice this many pixels are left out.",
+            tooltip="Lines shorter than twice this many pixels, at the inference size, are left out.",
+        ),
+        Parameter(
+            "inference_size",
+            default=LOOKS,
+            minimum=0,
+            maximum=4096,
+            step=64,
+            tooltip="Pixels of the shorter side at which the network looks at the picture; 0: the hint's size. It was trained at 512; of larger pictures it "
+            "finds only pieces of the long lines. The lines are drawn at the hint's size.",
         ),
         Parameter(
             "network",
@@ -103,6 +139,7 @@ MLSD = Preprocessor(
     ),
     annotators=(NETWORK, "MLSD-tiny"),
     chosen_by="network",
+    looks_at=looked_at,
     output="white straight lines, one pixel wide, on black",
     description="Straight lines, as of buildings and rooms, by a small network (6 MB): for the M-LSD ControlNets.",
     aliases=("M-LSDPreprocessor", "mlsd", "line segments", "hough", "wireframe"),
