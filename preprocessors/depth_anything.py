@@ -29,7 +29,7 @@ def predicted(image_bhwc: Tensor, network: Network, name: str, side: int, resolu
     """(B, H', W') float32: 1 / depth up to scale and shift, metres of the metric networks."""
     size = Size(*image_bhwc.shape[1:3])
     looked = fitted_size(size, Size(side, side), PATCH)
-    picture = resampled(image_bhwc.float().movedim(-1, 1), looked, "bicubic", antialias=True).clamp(0, 1)
+    picture = resampled(image_bhwc.float().movedim(-1, 1).contiguous(), looked, "bicubic", antialias=True).clamp(0, 1)
     found = finite(network(standardised(picture, IMAGENET)).predicted_depth, name).to(image_bhwc.device)
     return resampled(found.unsqueeze(1), size_at(size, resolution), "bicubic").squeeze(1)
 

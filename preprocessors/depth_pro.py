@@ -23,7 +23,7 @@ def depth_pro_metres(image_bhwc: Tensor, network: Network, resolution: int) -> T
     """(B, H', W') float32 metres, from 0.0001 to 10000."""
     settings = network.module.config
     side = round(settings.patch_size / min(settings.scaled_images_ratios))
-    picture = resampled(image_bhwc.float().movedim(-1, 1), Size(side, side), "bilinear")
+    picture = resampled(image_bhwc.float().movedim(-1, 1).contiguous(), Size(side, side), "bilinear")
     found = network(standardised(picture, HALVES))
     nearness = finite(found.predicted_depth, "DepthPro").to(image_bhwc.device)
     if found.field_of_view is not None:

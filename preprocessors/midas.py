@@ -23,7 +23,7 @@ def midas_depth(image_bhwc: Tensor, network: Network, name: str, resolution: int
     """(B, H', W') float32: 1 / depth up to scale and shift, in hundreds to thousands."""
     # Other sizes are refused by the hybrid network, and other aspects by both.
     side = int(network.module.config.image_size)
-    picture = image_bhwc.float().movedim(-1, 1)
+    picture = image_bhwc.float().movedim(-1, 1).contiguous()
     picture = resampled(picture, Size(side, side), "bicubic", antialias=True).clamp(0, 1)
     found = finite(network(standardised(picture, HALVES)).predicted_depth, name).to(image_bhwc.device)
     return resampled(found.unsqueeze(1), size_at(Size(*image_bhwc.shape[1:3]), resolution), "bicubic").squeeze(1)

@@ -38,7 +38,7 @@ def zoe_metres(image_bhwc: Tensor, network: Network, name: str, side: int) -> Te
     high, wide = border(size)
     # A mirror shows no more than the picture has.
     mode = "reflect" if high < size.height and wide < size.width else "replicate"
-    padded = pad(image_bhwc.float().movedim(-1, 1), (wide, wide, high, high), mode=mode)
+    padded = pad(image_bhwc.float().movedim(-1, 1).contiguous(), (wide, wide, high, high), mode=mode)
     outer = Size(*padded.shape[2:])
     looked = resampled(padded, fitted_size(outer, target(side), MULTIPLE), "bilinear", align_corners=True)
     looked = standardised(looked, HALVES)

@@ -9,7 +9,7 @@ pytest.importorskip("cv2")
 
 from control_composer.preprocessors import PREPROCESSORS, Preprocessor, PreprocessorError
 from control_composer.preprocessors.batches import in_chunks
-from control_composer.tests.preprocessors.annotator_weights import with_networks
+from control_composer.tests.preprocessors.annotator_weights import QUICK, with_networks
 from control_composer.tests.preprocessors.pictures import as_image, noise
 
 BY_PREPROCESSOR = {preprocessor.id: preprocessor for preprocessor in PREPROCESSORS}
@@ -100,6 +100,7 @@ def test_what_people_have_to_know(preprocessor: Preprocessor) -> None:
     assert len({other.id for other in PREPROCESSORS}) == len(PREPROCESSORS)
     # The defaults shown to the artist are those of the function.
     defaults = {parameter.id: parameter.default for parameter in preprocessor.parameters}
+    defaults |= QUICK.get(preprocessor.id, {})
     picture = as_image(noise(31, 44))
     found = preprocessor.function(picture)
     assert torch.equal(preprocessor(picture, **defaults), found[0] if preprocessor.data else found)
