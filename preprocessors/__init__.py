@@ -14,6 +14,7 @@ from .hed import HED, SCRIBBLE_HED
 from .invert import INVERT
 from .lineart_standard import LINEART_STANDARD
 from .midas import MIDAS
+from .normalbae import NORMAL_BAE
 from .pidinet import PIDINET, SCRIBBLE_PIDINET, SKETCH_PIDINET
 from .preprocessor import Parameter, Preprocessor
 from .pyramid_canny import PYRAMID_CANNY
@@ -55,6 +56,7 @@ PREPROCESSORS: tuple[Preprocessor, ...] = (
     ZOE_DEPTH,
     DEPTH_PRO,
     DWPOSE,
+    NORMAL_BAE,
 )
 
 __all__ = ["CANNY", "PREPROCESSORS", "Parameter", "Preprocessor", "PreprocessorError", "canny"]

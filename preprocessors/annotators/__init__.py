@@ -6,11 +6,13 @@ from .annotator import Annotator, File
 from .depth import DEPTHS
 from .dwpose import DWPOSES
 from .edges import EDGES, PIDINETS
+from .normals import NORMALS
 
 ANNOTATORS: tuple[Annotator, ...] = (
     *EDGES,
     *DEPTHS,
     *DWPOSES,
+    *NORMALS,
 )
 
 BY_ID = {annotator.id: annotator for annotator in ANNOTATORS}

@@ -14,7 +14,7 @@ from torch import Tensor
 from control_composer.preprocessors import Preprocessor
 from control_composer.preprocessors.annotators import ANNOTATORS, BY_ID, Annotator
 from control_composer.preprocessors.networks.network import Network
-from control_composer.tests.preprocessors import weights_depth, weights_dwpose
+from control_composer.tests.preprocessors import weights_depth, weights_dwpose, weights_normals
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -124,7 +124,12 @@ MADE: dict[str, Callable[[], dict[str, Tensor]]] = {
     annotator.id: partial(narrow_pidinet, annotator.id)
     for annotator in ANNOTATORS
     if annotator.id.startswith("PiDiNet")
-} | {"HED": narrow_hed, "TEED": partial(small_teed, 0), "AnyLine": partial(small_teed, 1)}
+} | {
+    "HED": narrow_hed,
+    "TEED": partial(small_teed, 0),
+    "AnyLine": partial(small_teed, 1),
+    "NormalBAE": weights_normals.narrow_normalbae,
+}
 """By annotator: the weights of its file."""
 
 
