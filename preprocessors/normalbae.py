@@ -22,7 +22,7 @@ def normalbae(image_bhwc: Tensor, *, networks: Mapping[str, Network], resolution
 
     def normals(picture: Tensor) -> Tensor:
         mean, deviation = (picture.new_tensor(values).reshape(1, 3, 1, 1) for values in (MEAN, DEVIATION))
-        found: Tensor = networks["NormalBAE"]((picture - mean) / deviation)
+        found: Tensor = networks["NormalBAE"](((picture - mean) / deviation).contiguous())
         return ((found + 1) / 2).clamp(0, 1)
 
     return through(image_bhwc, resolution, normals)
