@@ -12,8 +12,12 @@ from .dwpose import DWPOSE
 from .errors import PreprocessorError
 from .hed import HED, SCRIBBLE_HED
 from .invert import INVERT
+from .lineart import LINEART
+from .lineart_anime import LINEART_ANIME
 from .lineart_standard import LINEART_STANDARD
+from .manga_line import MANGA_LINE
 from .midas import MIDAS
+from .mlsd import MLSD
 from .normalbae import NORMAL_BAE
 from .pidinet import PIDINET, SCRIBBLE_PIDINET, SKETCH_PIDINET
 from .preprocessor import Parameter, Preprocessor
@@ -51,6 +55,10 @@ PREPROCESSORS: tuple[Preprocessor, ...] = (
     SCRIBBLE_HED,
     TEED,
     ANYLINE,
+    MLSD,
+    LINEART,
+    LINEART_ANIME,
+    MANGA_LINE,
     DEPTH_ANYTHING,
     MIDAS,
     ZOE_DEPTH,

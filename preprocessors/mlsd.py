@@ -134,7 +134,7 @@ MLSD = Preprocessor(
             "network",
             default=NETWORK,
             options=(NETWORK, "MLSD-tiny"),
-            tooltip="MLSD-large is what the controls were trained with. MLSD-tiny is faster and misses more.",
+            tooltip="MLSD-large is the usual one. MLSD-tiny is faster and finds less.",
         ),
     ),
     annotators=(NETWORK, "MLSD-tiny"),

@@ -6,10 +6,12 @@ from .annotator import Annotator, File
 from .depth import DEPTHS
 from .dwpose import DWPOSES
 from .edges import EDGES, PIDINETS
+from .lines import LINES
 from .normals import NORMALS
 
 ANNOTATORS: tuple[Annotator, ...] = (
     *EDGES,
+    *LINES,
     *DEPTHS,
     *DWPOSES,
     *NORMALS,

@@ -18,7 +18,7 @@ WIDTH = 64
 RESIDUALS = 3
 
 
-def at_odds(places: Mapping[int, nn.Module]) -> nn.ModuleDict:
+def placed(places: Mapping[int, nn.Module]) -> nn.ModuleDict:
     """Convolutions by their place in the published code's sequences, where what has no weights lies between them."""
     return nn.ModuleDict({str(place): module for place, module in places.items()})
 
@@ -35,7 +35,7 @@ def normalised(x: Tensor) -> Tensor:
 class Residual(nn.Module):
     def __init__(self, channels: int, operations: Any, **factory: Any):
         super().__init__()
-        self.conv_block = at_odds({place: operations.Conv2d(channels, channels, 3, **factory) for place in (1, 5)})
+        self.conv_block = placed({place: operations.Conv2d(channels, channels, 3, **factory) for place in (1, 5)})
 
     def forward(self, x: Tensor) -> Tensor:
         change = normalised(self.conv_block["1"](mirrored(x, 1)))
@@ -51,21 +51,21 @@ class Lineart(nn.Module):
         super().__init__()
         halving = {"stride": 2, "padding": 1, **factory}
         doubling = {**halving, "output_padding": 1}
-        self.model0 = at_odds({1: operations.Conv2d(3, width, 7, **factory)})
-        self.model1 = at_odds(
+        self.model0 = placed({1: operations.Conv2d(3, width, 7, **factory)})
+        self.model1 = placed(
             {
                 0: operations.Conv2d(width, 2 * width, 3, **halving),
                 3: operations.Conv2d(2 * width, 4 * width, 3, **halving),
             }
         )
         self.model2 = nn.ModuleList(Residual(4 * width, operations, **factory) for _ in range(RESIDUALS))
-        self.model3 = at_odds(
+        self.model3 = placed(
             {
                 0: operations.ConvTranspose2d(4 * width, 2 * width, 3, **doubling),
                 3: operations.ConvTranspose2d(2 * width, width, 3, **doubling),
             }
         )
-        self.model4 = at_odds({1: operations.Conv2d(width, 1, 7, **factory)})
+        self.model4 = placed({1: operations.Conv2d(width, 1, 7, **factory)})
 
     def forward(self, picture: Tensor) -> Tensor:
         x = normalised(self.model0["1"](mirrored(picture, 3)))

@@ -68,7 +68,9 @@ class Maker(NamedTuple):
     operations: Any
     factory: dict[str, Any]
 
-    def convolution(self, channels: int, out_channels: int, kernel: int, bias: bool = False, **settings: Any) -> nn.Conv2d:
+    def convolution(
+        self, channels: int, out_channels: int, kernel: int, bias: bool = False, **settings: Any
+    ) -> nn.Conv2d:
         bias = bias or not self.normalised
         made: nn.Conv2d = self.operations.Conv2d(channels, out_channels, kernel, bias=bias, **settings, **self.factory)
         return made

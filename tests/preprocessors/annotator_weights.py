@@ -14,7 +14,7 @@ from torch import Tensor
 from control_composer.preprocessors import Preprocessor
 from control_composer.preprocessors.annotators import ANNOTATORS, BY_ID, Annotator
 from control_composer.preprocessors.networks.network import Network
-from control_composer.tests.preprocessors import weights_depth, weights_dwpose, weights_normals
+from control_composer.tests.preprocessors import weights_depth, weights_dwpose, weights_lines, weights_normals
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -128,6 +128,7 @@ MADE: dict[str, Callable[[], dict[str, Tensor]]] = {
     "HED": narrow_hed,
     "TEED": partial(small_teed, 0),
     "AnyLine": partial(small_teed, 1),
+    **weights_lines.MADE,
     "NormalBAE": weights_normals.narrow_normalbae,
 }
 """By annotator: the weights of its file."""
