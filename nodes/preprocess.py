@@ -12,6 +12,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..preprocessors import PREPROCESSORS, Parameter, Preprocessor
+from ..preprocessors.aux_mode import as_controlnet_aux, resolution_of_networks
 from ..preprocessors.batches import in_chunks
 from ..preprocessors.inpaint import FILLS, inpaint
 from ..preprocessors.sizing import Size, size_at
@@ -59,6 +60,16 @@ def resolution_input() -> io.Int.Input:
     )
 
 
+def aux_input() -> io.Boolean.Input:
+    return io.Boolean.Input(
+        "as_controlnet_aux",
+        default=False,
+        optional=True,
+        advanced=True,
+        tooltip="The pixels that comfyui_controlnet_aux gives, for old workflows: in 8-bit steps, the picture padded to multiples of 64. On the CPU.",
+    )
+
+
 def preprocessor_schema(preprocessor: Preprocessor) -> io.Schema:
     return io.Schema(
         node_id=f"ControlComposer{preprocessor.id}",
@@ -70,6 +81,7 @@ def preprocessor_schema(preprocessor: Preprocessor) -> io.Schema:
             io.Image.Input("image", tooltip=IMAGE_TOOLTIP),
             *(parameter_input(parameter) for parameter in preprocessor.parameters),
             resolution_input(),
+            aux_input(),
         ],
         outputs=[
             io.Image.Output("hint", display_name="hint", tooltip=f"The hint: {preprocessor.output}."),
@@ -79,7 +91,7 @@ def preprocessor_schema(preprocessor: Preprocessor) -> io.Schema:
 
 
 def preprocess(
-    preprocessor: Preprocessor, image_bhwc: Tensor, resolution: int, **parameters: Any
+    preprocessor: Preprocessor, image_bhwc: Tensor, resolution: int, as_aux: bool = False, **parameters: Any
 ) -> tuple[Tensor, list[Any]]:
     """The hint of a batch and its data, with the host's progress bar, interruption, device and choice of where pictures live."""
     management = comfy.model_management
@@ -95,11 +107,17 @@ def preprocess(
     size = Size(*image_bhwc.shape[1:3]) if is_picture else Size(1, 1)
     frames, networks = frames_at_once(preprocessor, size, resolution, device), None
     if needed := preprocessor.needed(parameters):
-        ready = networks_for(needed, preprocessor.network_size(size, resolution, parameters))
+        looked_at = resolution_of_networks(preprocessor, resolution, parameters) if as_aux else resolution
+        ready = networks_for(needed, preprocessor.network_size(size, looked_at, parameters))
         frames, networks = min(frames, ready.frames), ready.networks
+    if preprocessor.needs_all(parameters):
+        frames = max(1, image_bhwc.shape[0])
 
     def chunk(part_bhwc: Tensor) -> Tensor:
-        hint, found = preprocessor.with_data(part_bhwc.to(device), resolution, networks, **parameters)
+        if as_aux:
+            hint, found = as_controlnet_aux(preprocessor, part_bhwc, resolution, networks, **parameters)
+        else:
+            hint, found = preprocessor.with_data(part_bhwc.to(device), resolution, networks, **parameters)
         data.extend(found)
         return hint.to(management.intermediate_device(), management.intermediate_dtype())
 
@@ -124,8 +142,10 @@ def preprocessor_node(preprocessor: Preprocessor) -> type[io.ComfyNode]:
             return preprocessor_schema(preprocessor)
 
         @classmethod
-        def execute(cls, image: Tensor, resolution: int = 0, **parameters: Any) -> io.NodeOutput:
-            hint, data = preprocess(preprocessor, image, resolution, **parameters)
+        def execute(
+            cls, image: Tensor, resolution: int = 0, as_controlnet_aux: bool = False, **parameters: Any
+        ) -> io.NodeOutput:
+            hint, data = preprocess(preprocessor, image, resolution, as_controlnet_aux, **parameters)
             if preprocessor.data == "pose":
                 from ..preprocessors.pose_keypoints import as_keypoints
 
@@ -158,16 +178,19 @@ class ControlComposerPreprocess(io.ComfyNode):
                     tooltip="What to make of the picture: take the one that the control was trained with.",
                 ),
                 resolution_input(),
+                aux_input(),
             ],
             outputs=[io.Image.Output("hint", display_name="hint", tooltip="The hint, as the chosen node makes it.")],
         )
 
     @classmethod
-    def execute(cls, image: Tensor, preprocessor: dict[str, Any], resolution: int = 0) -> io.NodeOutput:
+    def execute(
+        cls, image: Tensor, preprocessor: dict[str, Any], resolution: int = 0, as_controlnet_aux: bool = False
+    ) -> io.NodeOutput:
         parameters = dict(preprocessor)
         chosen = parameters.pop("preprocessor")
         by_id = {one.id: one for one in PREPROCESSORS}
-        hint, _ = preprocess(by_id[chosen], image, resolution, **parameters)
+        hint, _ = preprocess(by_id[chosen], image, resolution, as_controlnet_aux, **parameters)
         return io.NodeOutput(hint)
 
 

@@ -58,9 +58,15 @@ class Preprocessor:
     """How large a network sees a picture of this size with these parameters; None: with its sides at multiples of 64."""
     values_per_pixel: int = 64
     """How many numbers for each pixel are in memory at once on an accelerator, beside those of networks."""
+    together: tuple[str, Value] | None = None
+    """A parameter and its value at which the function looks at all frames at once, so that a batch must not be split."""
 
     def with_defaults(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         return {parameter.id: parameter.default for parameter in self.parameters} | dict(parameters)
+
+    def needs_all(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether a batch must not be split with these parameters."""
+        return self.together is not None and self.with_defaults(parameters)[self.together[0]] == self.together[1]
 
     def needed(self, parameters: Mapping[str, Any]) -> tuple[str, ...]:
         """The ids of the networks that a call with these parameters needs."""

@@ -39,7 +39,12 @@ def test_every_preprocessor_has_its_node_and_its_parameters() -> None:
     assert set(nodes) == others | {f"ControlComposer{preprocessor.id}" for preprocessor in PREPROCESSORS}
     for preprocessor in PREPROCESSORS:
         inputs = {entry.id: entry for entry in nodes[f"ControlComposer{preprocessor.id}"].define_schema().inputs}
-        assert set(inputs) == {"image", "resolution", *(parameter.id for parameter in preprocessor.parameters)}
+        assert set(inputs) == {
+            "image",
+            "resolution",
+            "as_controlnet_aux",
+            *(parameter.id for parameter in preprocessor.parameters),
+        }
         for parameter in preprocessor.parameters:
             shown = inputs[parameter.id]
             assert shown.default == parameter.default
