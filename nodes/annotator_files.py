@@ -16,6 +16,11 @@ OTHER_PACKS = ("comfyui_controlnet_aux", "comfyui-controlnet-aux", "ComfyUI-Cont
 """Names under which comfyui_controlnet_aux is installed: its ckpts folder mirrors the hub's repositories."""
 
 
+def register_folder() -> None:
+    """Tells the host of models/annotators, after the folders that extra_model_paths.yaml names."""
+    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+
+
 def find(annotator: Annotator) -> Path:
     """An annotator's file, or its folder, on this machine. Raises PreprocessorError that says where to get it."""
     for place in folders(annotator) if annotator.folder else files(annotator):
