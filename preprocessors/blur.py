@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .frames import each_frame
+from .gaussians import blurred_8_bit
 from .preprocessor import Parameter, Preprocessor
 
 
@@ -19,7 +21,7 @@ def blur(image_bhwc: Tensor, *, sigma: float = 9.0, resolution: int = 0) -> Tens
         blurred: np.ndarray = cv2.GaussianBlur(picture, (0, 0), sigma)
         return blurred
 
-    return each_frame(image_bhwc, resolution, recipe)
+    return each_frame(image_bhwc, resolution, recipe, lambda picture: blurred_8_bit(picture, sigma).to(torch.uint8))
 
 
 BLUR = Preprocessor(

@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor
 
+from .canny_torch import canny_edges
 from .errors import PreprocessorError
 from .frames import each_frame
 from .preprocessor import Parameter, Preprocessor
@@ -14,7 +15,7 @@ from .preprocessor import Parameter, Preprocessor
 def canny(image_bhwc: Tensor, *, low: float = 100, high: float = 200, resolution: int = 0) -> Tensor:
     """White one-pixel edges on black.
 
-    image_bhwc: (B, H, W, 3) float, 0..1, any device. Returns (B, H', W', 3) float32 of 0 and 1 on the CPU, where H', W'
+    image_bhwc: (B, H, W, 3) float, 0..1, any device. Returns (B, H', W', 3) float32 of 0 and 1 on that device, where H', W'
     is the picture's size with its shorter side at `resolution` (0: its own size).
     `low` and `high` are OpenCV's hysteresis thresholds, 0..255, of the L1 norm of the 3x3 Sobel gradient of the 8-bit
     picture, per pixel in the channel where it is largest; a low above the high is exchanged with it, as OpenCV does.
@@ -28,7 +29,12 @@ def canny(image_bhwc: Tensor, *, low: float = 100, high: float = 200, resolution
                 f"{name}: found {value}, but a threshold from 0 to 255 was expected; "
                 "the usual pair is low 100, high 200."
             )
-    return each_frame(image_bhwc, resolution, lambda picture: cv2.Canny(picture, low, high) > 0)
+    return each_frame(
+        image_bhwc,
+        resolution,
+        lambda picture: cv2.Canny(picture, low, high) > 0,
+        lambda picture: canny_edges(picture, low, high),
+    )
 
 
 CANNY = Preprocessor(

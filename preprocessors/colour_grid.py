@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .frames import each_frame
 from .preprocessor import Parameter, Preprocessor
+from .resampling import cubic, nearest
+from .sizing import Size
 
 
 def colour_grid(image_bhwc: Tensor, *, cell: int = 64, resolution: int = 0) -> Tensor:
@@ -23,7 +26,12 @@ def colour_grid(image_bhwc: Tensor, *, cell: int = 64, resolution: int = 0) -> T
         squares: np.ndarray = cv2.resize(colours, (width, height), interpolation=cv2.INTER_NEAREST)
         return squares
 
-    return each_frame(image_bhwc, resolution, recipe)
+    def batched(picture: Tensor) -> Tensor:
+        height, width = picture.shape[1:3]
+        colours = cubic(picture, Size(max(1, height // cell), max(1, width // cell)), eight_bit=True)
+        return nearest(colours, Size(height, width)).to(torch.uint8)
+
+    return each_frame(image_bhwc, resolution, recipe, batched)
 
 
 COLOUR_GRID = Preprocessor(

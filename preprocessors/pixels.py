@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .errors import PreprocessorError
 
+LARGEST = 1e6
 _CHANNEL_ADVICE = {
     1: 'turn a mask into a picture with the node "Convert Mask to Image" first',
     4: 'composite it on a ground, or drop its alpha with the node "Split Image with Alpha", first',
@@ -38,8 +39,9 @@ def check_picture(image_bhwc: Tensor, what: str) -> None:
             f"{what}: found an empty batch of shape {shape}, but at least one picture of at least one pixel was "
             "expected; check the node that is connected there."
         )
-    # Per frame, so that a thousand frames need no second copy of themselves.
-    if not all(bool(torch.isfinite(frame).all()) for frame in image_bhwc):
+    # A sum is finite only if all of its numbers are, and is quickly made. Per frame, so that a thousand need no second copy of themselves.
+    sums = torch.stack([frame.sum(dtype=torch.float32) for frame in image_bhwc])
+    if not (bool(torch.isfinite(sums).all()) or all(bool(torch.isfinite(frame).all()) for frame in image_bhwc)):
         raise PreprocessorError(
             f"{what}: found pixels that are NaN or infinite, but numbers from 0 to 1 were expected; "
             "look for the node that made them (often a VAE in fp16: decode in fp32)."
@@ -58,11 +60,16 @@ def as_rgb(image_bhwc: Tensor) -> Tensor:
     return image_bhwc
 
 
-def to_uint8(image_bhwc: Tensor) -> np.ndarray:
-    """Pictures as OpenCV takes them: (B, H, W, 3) float 0..1 -> uint8 0..255, clipped and rounded to the nearest.
+def to_uint8(picture_hwc: Tensor) -> np.ndarray:
+    """A picture as OpenCV takes it: (H, W, 3) float 0..1 -> uint8 0..255, clipped and rounded to the nearest.
 
     Rounding brings an 8-bit picture back exactly; truncating, as the common packs do, darkens some pixels by 1.
     """
-    scaled = image_bhwc.detach().to(device="cpu", dtype=torch.float32) * 255.0
-    array: np.ndarray = scaled.round_().clamp_(0, 255).to(torch.uint8).contiguous().numpy()
+    import cv2  # here, because importing the pack must stay fast
+
+    values = picture_hwc.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy()
+    # OpenCV clips to 8 bits by itself, in one pass, but through whole numbers of 32.
+    if values.max() > LARGEST or values.min() < -LARGEST:
+        values = values.clip(0, 1)
+    array: np.ndarray = cv2.addWeighted(values, 255.0, values, 0.0, 0.0, dtype=cv2.CV_8U)
     return array

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
+import torch
 from torch import Tensor
 
 from .frames import each_frame
@@ -10,6 +13,10 @@ from .preprocessor import Parameter, Preprocessor
 
 AS_TRAINED, CORRECTED = "as trained", "corrected"
 CHANNELS = (AS_TRAINED, CORRECTED)
+
+LINEAR_STEPS = 8 * 255
+LUMINANCE_WEIGHTS, LUMINANCE_STEPS = (871, 2929, 296), 4096
+"""Of linear red, green and blue: those of CIE Y, in OpenCV's steps."""
 
 GAMMA = Parameter(
     "gamma",
@@ -32,7 +39,12 @@ def recolor_luminance(
     import cv2  # here, because importing the pack must stay fast
 
     code = cv2.COLOR_BGR2LAB if channels == AS_TRAINED else cv2.COLOR_RGB2LAB
-    return each_frame(image_bhwc, resolution, lambda picture: powered(cv2.cvtColor(picture, code)[..., 0], gamma))
+    table = powered(np.arange(256, dtype=np.uint8), gamma)
+
+    def batched(picture: Tensor) -> Tensor:
+        return looked_up(table, lightness(picture.flip(-1) if channels == AS_TRAINED else picture))
+
+    return each_frame(image_bhwc, resolution, lambda picture: table[cv2.cvtColor(picture, code)[..., 0]], batched)
 
 
 def recolor_intensity(image_bhwc: Tensor, *, gamma: float = 1.0, resolution: int = 0) -> Tensor:
@@ -40,13 +52,53 @@ def recolor_intensity(image_bhwc: Tensor, *, gamma: float = 1.0, resolution: int
 
     (B, H, W, 3) float 0..1 -> (B, H', W', 3) float32 in 0..1, the shorter side at `resolution` (0: its own).
     """
-    return each_frame(image_bhwc, resolution, lambda picture: powered(picture.max(axis=2), gamma))
+    table = powered(np.arange(256, dtype=np.uint8), gamma)
+    return each_frame(
+        image_bhwc,
+        resolution,
+        lambda picture: table[brightest(picture)],
+        lambda picture: looked_up(table, picture.amax(-1)),
+    )
 
 
 def powered(grey: np.ndarray, gamma: float) -> np.ndarray:
     """8-bit values to the power `gamma` of their 0..1, 8-bit again, truncated as the recipe does."""
     values: np.ndarray = ((grey.astype(np.float32) / 255.0) ** gamma * 255.0).clip(0, 255).astype(np.uint8)
     return values
+
+
+def brightest(picture_hwc: np.ndarray) -> np.ndarray:
+    """The largest channel of each pixel, (H, W)."""
+    largest: np.ndarray = np.maximum(np.maximum(picture_hwc[..., 0], picture_hwc[..., 1]), picture_hwc[..., 2])
+    return largest
+
+
+def looked_up(table: np.ndarray, indices: Tensor) -> Tensor:
+    """The table's entries at whole numbers, in their shape and on their device."""
+    entries = torch.from_numpy(table).to(indices.device)
+    return entries.index_select(0, indices.flatten().to(torch.int32)).view(indices.shape)
+
+
+def lightness(picture_bhwc: Tensor) -> Tensor:
+    """OpenCV's L* of 8-bit RGB pictures, 255 for 100, in the steps in which it computes. (B, H, W, 3) whole numbers -> (B, H, W)."""
+    linear, lightest = lightness_tables()
+    luminance: Tensor | None = None
+    for channel, weight in zip(picture_bhwc.unbind(-1), LUMINANCE_WEIGHTS, strict=True):
+        part = looked_up(linear, channel).mul_(weight)
+        luminance = part if luminance is None else luminance.add_(part)
+    assert luminance is not None  # there are channels
+    return looked_up(lightest, luminance.add_(LUMINANCE_STEPS / 2).div_(LUMINANCE_STEPS).floor_())
+
+
+@cache
+def lightness_tables() -> tuple[np.ndarray, np.ndarray]:
+    """The linear light of 8-bit values, 0..2040, and the 8-bit lightness of linear light in those steps, both as float32."""
+    value = np.arange(256) / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    light = np.arange(LINEAR_STEPS + 1) / LINEAR_STEPS
+    root = np.where(light < 0.008856, light * 7.787 + 0.13793103448275862, np.cbrt(light))
+    lightest = (296 * np.rint(root * 2**15) - (16 * 255 * 2**15 + 50) // 100 + 2**14) // 2**15
+    return np.rint(linear * LINEAR_STEPS).astype(np.float32), lightest.clip(0, 255).astype(np.float32)
 
 
 RECOLOR_LUMINANCE = Preprocessor(

@@ -31,7 +31,7 @@ def area(picture_bhwc: Tensor, size: Size, *, eight_bit: bool = False) -> Tensor
         return picture_bhwc
     if size.height > before.height or size.width > before.width:
         return _separable(picture_bhwc, size, _corner_linear, _linear_8_bit if eight_bit else None)
-    if before.height % size.height or before.width % size.width:
+    if not all(_scale(*sides).is_integer() for sides in zip(before, size, strict=True)):
         averaged = _separable(picture_bhwc, size, _area)
         return averaged.round_() if eight_bit else averaged
     # Of whole blocks, OpenCV averages the sum, which is another rounding.
@@ -68,7 +68,7 @@ def lanczos_8_bit(picture_bhwc: Tensor, size: Size) -> Tensor:
 def nearest(picture_bhwc: Tensor, size: Size) -> Tensor:
     """INTER_NEAREST, as `area`."""
     rows, columns = (
-        torch.from_numpy(np.minimum(np.arange(after) * (before / after), before - 1).astype(np.int64))
+        torch.from_numpy(np.minimum(np.arange(after) * _scale(before, after), before - 1).astype(np.int64))
         for before, after in zip(picture_bhwc.shape[1:3], size, strict=True)
     )
     return picture_bhwc.index_select(1, rows.to(picture_bhwc.device)).index_select(2, columns.to(picture_bhwc.device))
@@ -86,12 +86,11 @@ def resize_float(picture_bhwc: Tensor, size: Size) -> Tensor:
     return (area if shrinking else cubic)(picture_bhwc, size)
 
 
-Vertical = Callable[[list[Tensor], np.ndarray], Tensor]
-"""The last step for 8-bit pictures: for each tap the rows that it reads, sums of pixels times whole weights, and its weights (outputs,)."""
-
-
 def _separable(
-    picture: Tensor, size: Size, taps: Callable[[int, int], Taps], eight_bit: Callable[[Tensor, Taps], Tensor] | None = None
+    picture: Tensor,
+    size: Size,
+    taps: Callable[[int, int], Taps],
+    eight_bit: Callable[[Tensor, Taps], Tensor] | None = None,
 ) -> Tensor:
     """Each output pixel as the weighted sum of input pixels, along the rows and then along the columns, in OpenCV's order."""
     if tuple(picture.shape[1:3]) == size:
@@ -133,7 +132,7 @@ def _linear_8_bit(sums: Tensor, rows: Taps) -> Tensor:
 
 @lru_cache(64)
 def _area(before: int, after: int) -> Taps:
-    scale = before / after
+    scale = _scale(before, after)
     start = np.arange(after) * scale
     end = start + scale
     width = np.minimum(scale, before - start)
@@ -173,7 +172,7 @@ def _linear(before: int, after: int) -> Taps:
 
 @lru_cache(64)
 def _corner_linear(before: int, after: int) -> Taps:
-    source = np.floor(np.arange(after) * (before / after))
+    source = np.floor(np.arange(after) * _scale(before, after))
     x = ((np.arange(after) + 1) - (source + 1) * (after / before)).astype(np.float32)
     x = np.where((x <= 0) | (source >= before - 1), np.float32(0), x - np.floor(x))
     first = _inside(source, before)
@@ -183,16 +182,21 @@ def _corner_linear(before: int, after: int) -> Taps:
 @lru_cache(64)
 def _lanczos(before: int, after: int) -> Taps:
     # With places in float32, other than the kinds that Intel's library does; it shows in the rounded weights.
-    place = ((np.arange(after) + 0.5) * (before / after) - 0.5).astype(np.float32)
+    place = ((np.arange(after) + 0.5) * _scale(before, after) - 0.5).astype(np.float32)
     source = np.floor(place)
     distance = (place - source).astype(np.float64) + 3 - np.arange(8)[:, None]
     weights = np.sinc(distance) * np.sinc(distance / 4)
     return _inside(source - 3 + np.arange(8)[:, None], before), (weights / weights.sum(0)).astype(np.float32)
 
 
+def _scale(before: int, after: int) -> float:
+    """Input pixels for each output pixel. OpenCV has the inverse first, which shows in the last bit and so, rarely, in which pixel is the nearest."""
+    return 1 / (after / before)
+
+
 def _places(before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
     """The input pixel left of each output pixel's centre, and how far from it the centre is, 0..1, float32."""
-    place = (np.arange(after) + 0.5) * (before / after) - 0.5
+    place = (np.arange(after) + 0.5) * _scale(before, after) - 0.5
     source = np.floor(place)
     return source, (place - source).astype(np.float32)
 

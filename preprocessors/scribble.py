@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .frames import each_frame
+from .frames import darkest, each_frame
 from .preprocessor import Preprocessor
 
 DARK = 127
@@ -16,7 +16,12 @@ def scribble(image_bhwc: Tensor, *, resolution: int = 0) -> Tensor:
 
     (B, H, W, 3) float 0..1 -> (B, H', W', 3) float32 of 0 and 1, the shorter side at `resolution` (0: its own).
     """
-    return each_frame(image_bhwc, resolution, lambda picture: picture.min(axis=2) < DARK)
+    return each_frame(
+        image_bhwc,
+        resolution,
+        lambda picture: darkest(picture) < DARK,
+        lambda picture: picture.amin(-1) < DARK,
+    )
 
 
 SCRIBBLE = Preprocessor(

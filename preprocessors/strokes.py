@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from .frames import on_cpu
+from .gaussians import blurred, blurred_8_bit
 from .preprocessor import Parameter
 
 SAFE_STEPS = 2
@@ -36,12 +39,29 @@ def as_strokes(edges_bhwc: Tensor) -> Tensor:
     """Soft edges (B, H, W, 1), 0..1, as white strokes on black: their ridges, thickened. (B, H, W, 3) float32 of 0 and 1."""
     import cv2  # here, because importing the pack must stay fast
 
+    if not on_cpu(edges_bhwc):
+        return strokes_on_device(edges_bhwc)
     strokes = torch.empty(*edges_bhwc.shape[:3], 3)
     for edges, stroke in zip(edges_bhwc[..., 0], strokes, strict=True):
-        values = cv2.GaussianBlur((edges.cpu() * 255).clamp(0, 255).trunc().numpy(), (0, 0), BLUR)
+        values = cv2.GaussianBlur((edges * 255).clamp(0, 255).trunc().numpy(), (0, 0), BLUR)
         on_a_ridge = np.zeros(values.shape, bool)
         for direction in DIRECTIONS:
             on_a_ridge |= cv2.dilate(values, np.array(direction, np.uint8)) == values
         ridges = np.where(on_a_ridge & (values > RIDGE), 255, 0).astype(np.uint8)
         stroke.copy_(torch.from_numpy(cv2.GaussianBlur(ridges, (0, 0), BLUR) > STROKE).unsqueeze(-1))
-    return strokes.to(edges_bhwc.device)
+    return strokes
+
+
+def strokes_on_device(edges_bhwc: Tensor) -> Tensor:
+    """`as_strokes` of the whole batch where it is."""
+    values = blurred((edges_bhwc.to(torch.float32) * 255).clamp_(0, 255).trunc_(), BLUR)
+    height, width = values.shape[1:3]
+    around = pad(values, (0, 0, 1, 1, 1, 1), value=-1.0)
+    on_a_ridge = torch.zeros_like(values, dtype=torch.bool)
+    for direction in DIRECTIONS:
+        highest = torch.ones_like(on_a_ridge)
+        for rows, columns in zip(*np.nonzero(direction), strict=True):
+            highest &= values >= around[:, rows : rows + height, columns : columns + width]
+        on_a_ridge |= highest
+    ridges = (on_a_ridge & (values > RIDGE)).to(torch.float32).mul_(255)
+    return (blurred_8_bit(ridges, BLUR) > STROKE).to(torch.float32).repeat(1, 1, 1, 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .frames import each_frame
+from .frames import darkest, each_frame
 from .preprocessor import Parameter, Preprocessor
 
 
@@ -13,7 +13,12 @@ def threshold(image_bhwc: Tensor, *, level: int = 127, resolution: int = 0) -> T
 
     (B, H, W, 3) float 0..1 -> (B, H', W', 3) float32 of 0 and 1, the shorter side at `resolution` (0: its own).
     """
-    return each_frame(image_bhwc, resolution, lambda picture: picture.min(axis=2) > level)
+    return each_frame(
+        image_bhwc,
+        resolution,
+        lambda picture: darkest(picture) > level,
+        lambda picture: picture.amin(-1) > level,
+    )
 
 
 THRESHOLD = Preprocessor(

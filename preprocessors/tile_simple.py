@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .frames import each_frame
+from .gaussians import blurred_8_bit
 from .preprocessor import Parameter, Preprocessor
+from .resampling import area, lanczos_8_bit
+from .sizing import Size
 
 
 def tile_simple(image_bhwc: Tensor, *, scale: float = 1.0, blur: float = 2.0, resolution: int = 0) -> Tensor:
@@ -26,7 +30,12 @@ def tile_simple(image_bhwc: Tensor, *, scale: float = 1.0, blur: float = 2.0, re
         blurred: np.ndarray = cv2.GaussianBlur(found, (kernel, kernel), blur / 2)
         return blurred
 
-    return each_frame(image_bhwc, resolution, recipe)
+    def batched(picture: Tensor) -> Tensor:
+        size = Size(*picture.shape[1:3])
+        small = area(picture, Size(*(max(1, int(side / scale)) for side in size)), eight_bit=True)
+        return blurred_8_bit(lanczos_8_bit(small, size), blur / 2, kernel).to(torch.uint8)
+
+    return each_frame(image_bhwc, resolution, recipe, batched)
 
 
 TILE_SIMPLE = Preprocessor(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from .frames import each_frame
+from .frames import darkest, each_frame
+from .gaussians import blurred
 from .preprocessor import Parameter, Preprocessor
 
 FINE, COARSE = 0.5, 5.0
@@ -20,14 +21,21 @@ def xdog(image_bhwc: Tensor, *, threshold: int = 32, resolution: int = 0) -> Ten
     """
     import cv2  # here, because importing the pack must stay fast
 
+    # 2 (255 − dog) > threshold, dog in whole steps.
+    darker = 255 - threshold / 2
+
     def recipe(picture: np.ndarray) -> np.ndarray:
         values = picture.astype(np.float32)
         fine, coarse = (cv2.GaussianBlur(values, (0, 0), sigma) for sigma in (FINE, COARSE))
-        dog = (255 - (coarse - fine).min(axis=2)).clip(0, 255).astype(np.uint8)
-        strokes: np.ndarray = 2 * (255 - dog.astype(int)) > threshold
+        dog = (255 - darkest(coarse - fine)).clip(0, 255).astype(np.uint8)
+        strokes: np.ndarray = dog < darker
         return strokes
 
-    return each_frame(image_bhwc, resolution, recipe)
+    def batched(picture: Tensor) -> Tensor:
+        difference = blurred(picture, COARSE).sub_(blurred(picture, FINE)).amin(-1)
+        return (255 - difference).clamp_(0, 255).floor_() < darker
+
+    return each_frame(image_bhwc, resolution, recipe, batched)
 
 
 XDOG = Preprocessor(
