@@ -67,7 +67,7 @@ TILE = Preprocessor(
             "halvings",
             default=3,
             minimum=1,
-            maximum=6,
+            maximum=10,
             step=1,
             tooltip="How often the sides are halved and doubled: 3 leaves an eighth of the detail.",
         ),
