@@ -103,5 +103,13 @@ OPENPOSE = Preprocessor(
     values_per_pixel=100,
     output="people in OpenPose's colours on black",
     description="People as points, by OpenPose's networks: for the openpose ControlNets. The networks are not for commercial use.",
-    aliases=("OpenposePreprocessor", "openpose_full", "openpose_hand", "openpose_face", "openpose_faceonly", "body pose", "skeleton"),
+    aliases=(
+        "OpenposePreprocessor",
+        "openpose_full",
+        "openpose_hand",
+        "openpose_face",
+        "openpose_faceonly",
+        "body pose",
+        "skeleton",
+    ),
 )

@@ -121,10 +121,7 @@ def joined(points: Points, fields: Tensor) -> list[np.ndarray]:
     starts, ends = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
     channels = np.repeat([limb[2] for limb in LIMBS], [len(pair[0]) for pair in pairs])
     strengths = np.split(strength(points, starts, ends, channels, fields), np.cumsum([len(pair[0]) for pair in pairs]))
-    return [
-        best(points, start, end, found)
-        for (start, end), found in zip(pairs, strengths[: len(LIMBS)], strict=True)
-    ]
+    return [best(points, start, end, found) for (start, end), found in zip(pairs, strengths[: len(LIMBS)], strict=True)]
 
 
 def pairs_of(points: Points, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:

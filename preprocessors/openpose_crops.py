@@ -31,7 +31,9 @@ def box_in(size: Size, frame: int, x: float, y: float, side: float, beyond: floa
     Its side is cut where x or y plus `beyond` lie beyond the picture, and its pixels at the picture's edges.
     """
     x, y = max(x, 0.0), max(y, 0.0)
-    side = min(size.width - x if x + beyond > size.width else side, size.height - y if y + beyond > size.height else side)
+    side = min(
+        size.width - x if x + beyond > size.width else side, size.height - y if y + beyond > size.height else side
+    )
     if side < SMALLEST:
         return None
     left, top, whole = int(x), int(y), int(side)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -66,5 +68,10 @@ def narrow_openpose(name: str) -> dict[str, Tensor]:
     weights[f"{last}.weight"] *= 0.1
     angles = torch.linspace(0, 12, 19)
     weights[f"{last}.bias"] = torch.stack([angles.cos(), angles.sin()], 1).flatten()
-    weights["Mconv7_stage6_L2.bias"][:] = -0.1
+    weights["Mconv7_stage6_L2.weight"] *= 8
+    weights["Mconv7_stage6_L2.bias"][:] = -0.2
     return weights
+
+
+MADE = {f"OpenPose-{name}": partial(narrow_openpose, name) for name in ("body", "hand", "face")}
+"""By annotator: the weights of its file."""
