@@ -7,6 +7,7 @@ from .blur import BLUR
 from .canny import CANNY, canny
 from .colour_grid import COLOUR_GRID
 from .depth_anything import DEPTH_ANYTHING
+from .depth_normalised import DEPTH_NORMALISED
 from .depth_pro import DEPTH_PRO
 from .dwpose import DWPOSE
 from .errors import PreprocessorError
@@ -18,7 +19,9 @@ from .lineart_standard import LINEART_STANDARD
 from .manga_line import MANGA_LINE
 from .midas import MIDAS
 from .mlsd import MLSD
+from .normal_from_depth import NORMAL_FROM_DEPTH
 from .normalbae import NORMAL_BAE
+from .openpose import OPENPOSE
 from .pidinet import PIDINET, SCRIBBLE_PIDINET, SKETCH_PIDINET
 from .preprocessor import Parameter, Preprocessor
 from .pyramid_canny import PYRAMID_CANNY
@@ -28,6 +31,7 @@ from .shuffle import SHUFFLE
 from .teed import ANYLINE, TEED
 from .threshold import THRESHOLD
 from .tile import TILE
+from .tile_guided import TILE_GUIDED
 from .tile_simple import TILE_SIMPLE
 from .xdog import XDOG
 from .zoe_depth import ZOE_DEPTH
@@ -45,9 +49,12 @@ PREPROCESSORS: tuple[Preprocessor, ...] = (
     SHUFFLE,
     TILE,
     TILE_SIMPLE,
+    TILE_GUIDED,
     BLUR,
     RECOLOR_LUMINANCE,
     RECOLOR_INTENSITY,
+    DEPTH_NORMALISED,
+    NORMAL_FROM_DEPTH,
     PIDINET,
     SCRIBBLE_PIDINET,
     SKETCH_PIDINET,
@@ -64,6 +71,7 @@ PREPROCESSORS: tuple[Preprocessor, ...] = (
     ZOE_DEPTH,
     DEPTH_PRO,
     DWPOSE,
+    OPENPOSE,
     NORMAL_BAE,
 )
 

@@ -8,6 +8,7 @@ from .dwpose import DWPOSES
 from .edges import EDGES, PIDINETS
 from .lines import LINES
 from .normals import NORMALS
+from .pose import POSES
 
 ANNOTATORS: tuple[Annotator, ...] = (
     *EDGES,
@@ -15,6 +16,7 @@ ANNOTATORS: tuple[Annotator, ...] = (
     *DEPTHS,
     *DWPOSES,
     *NORMALS,
+    *POSES,
 )
 
 BY_ID = {annotator.id: annotator for annotator in ANNOTATORS}

@@ -14,7 +14,13 @@ from torch import Tensor
 from control_composer.preprocessors import Preprocessor
 from control_composer.preprocessors.annotators import ANNOTATORS, BY_ID, Annotator
 from control_composer.preprocessors.networks.network import Network
-from control_composer.tests.preprocessors import weights_depth, weights_dwpose, weights_lines, weights_normals
+from control_composer.tests.preprocessors import (
+    weights_depth,
+    weights_dwpose,
+    weights_lines,
+    weights_normals,
+    weights_openpose,
+)
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -130,6 +136,7 @@ MADE: dict[str, Callable[[], dict[str, Tensor]]] = {
     "AnyLine": partial(small_teed, 1),
     **weights_lines.MADE,
     "NormalBAE": weights_normals.narrow_normalbae,
+    **weights_openpose.MADE,
 }
 """By annotator: the weights of its file."""
 
