@@ -8,29 +8,48 @@ import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
 from .nodes import (
-    annotators,
+    annotator_files,
     apply,
     demo,
+    hint_size,
     inspect,
     load,
     model,
     pose,
+    pose_files,
     preprocess,
     reference,
+    replacements,
     schedule,
     sparse,
     union,
     weight,
 )
 
-SECTIONS = (load, reference, model, sparse, apply, union, weight, schedule, preprocess, pose, inspect, demo)
+SECTIONS = (
+    load,
+    reference,
+    model,
+    sparse,
+    apply,
+    union,
+    weight,
+    schedule,
+    preprocess,
+    hint_size,
+    pose,
+    inspect,
+    demo,
+    replacements,
+)
 DEMO_CONTROLS = Path(__file__).parent / "demo" / "weights" / "controlnet"
 
 
 class ControlComposer(ComfyExtension):
     async def on_load(self) -> None:
-        folder_paths.add_model_folder_path(annotators.FOLDER, str(Path(folder_paths.models_dir) / annotators.FOLDER))
+        annotator_files.register_folder()
         folder_paths.add_model_folder_path("controlnet", str(DEMO_CONTROLS))
+        await replacements.register()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [node for section in SECTIONS for node in section.NODES]
