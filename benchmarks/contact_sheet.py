@@ -1,12 +1,14 @@
-"""Hints of photographs beside them, for docs/preprocessors.md: `python -m control_composer.benchmarks.contact_sheet PHOTOGRAPHS ANNOTATORS OUTPUT`.
+"""Hints of photographs beside them, for docs/preprocessors.md:
+`python -m control_composer.benchmarks.contact_sheet SHEET PHOTOGRAPHS ANNOTATORS OUTPUT`.
 
-PHOTOGRAPHS is a folder of pictures, ANNOTATORS one of annotator files, OUTPUT a .jpg file.
+SHEET is one of SHEETS, PHOTOGRAPHS a folder of pictures, ANNOTATORS one of annotator files, OUTPUT a .jpg file.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,39 +19,60 @@ from ..preprocessors import PREPROCESSORS
 from ..preprocessors.annotators import BY_ID
 from ..preprocessors.networks.network import Network
 
-NAMES = ("bird.png", "house.png", "room.png")
-COLUMNS: tuple[tuple[str, dict[str, bool]], ...] = (
-    ("PiDiNet", {"safe": False}),
-    ("PiDiNet", {}),
-    ("ScribblePiDiNet", {}),
-    ("SketchPiDiNet", {}),
-)
-RESOLUTION, SHOWN = 512, 230
+
+class Sheet(NamedTuple):
+    names: tuple[str, ...]
+    columns: tuple[tuple[str, dict[str, Any]], ...]
+    """Preprocessors and their settings, beside each photograph."""
+    across: int
+    """Photographs beside each other."""
+    shown: int
+    """Pixels of each picture's sides."""
 
 
-def main(photographs: Path, annotators: Path, output: Path) -> None:
+SHEETS = {
+    "pidinet": Sheet(
+        ("bird", "house", "room"),
+        (("PiDiNet", {"safe": False}), ("PiDiNet", {}), ("ScribblePiDiNet", {}), ("SketchPiDiNet", {})),
+        1,
+        230,
+    ),
+    "mlsd": Sheet(
+        ("bag", "bird", "boy", "building", "house", "human", "pose1", "room", "toy"),
+        (("MLSD", {"network": "MLSD-tiny"}),),
+        3,
+        300,
+    ),
+}
+RESOLUTION = 512
+
+
+def main(sheet: Sheet, photographs: Path, annotators: Path, output: Path) -> None:
     by_id = {preprocessor.id: preprocessor for preprocessor in PREPROCESSORS}
-    rows = []
-    for name in NAMES:
-        picture = cv2.cvtColor(cv2.imread(str(photographs / name), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    groups = []
+    for name in sheet.names:
+        picture = cv2.cvtColor(cv2.imread(str(photographs / f"{name}.png"), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
         image = torch.from_numpy(picture)[None].float() / 255
         cells = [picture]
-        for identifier, settings in COLUMNS:
+        for identifier, settings in sheet.columns:
             preprocessor = by_id[identifier]
             networks = {needed: network(needed, annotators) for needed in preprocessor.needed(settings)}
             hint = preprocessor(image, resolution=RESOLUTION, networks=networks, **settings)
             cells.append((hint[0].numpy() * 255).round().astype(np.uint8))
-        rows.append(np.concatenate([shown(cell) for cell in cells], axis=1))
-    sheet = cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)
-    cv2.imwrite(str(output), sheet, [cv2.IMWRITE_JPEG_QUALITY, 80])
+        groups.append(np.concatenate([shown(cell, sheet.shown) for cell in cells], axis=1))
+    rows = [
+        np.concatenate(groups[first : first + sheet.across], axis=1) for first in range(0, len(groups), sheet.across)
+    ]
+    whole = cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)
+    cv2.imwrite(str(output), whole, [cv2.IMWRITE_JPEG_QUALITY, 80])
 
 
-def shown(picture: np.ndarray) -> np.ndarray:
+def shown(picture: np.ndarray, pixels: int) -> np.ndarray:
     """The middle square, small."""
     height, width = picture.shape[:2]
     side = min(height, width)
     square = picture[(height - side) // 2 :, (width - side) // 2 :][:side, :side]
-    small: np.ndarray = cv2.resize(square, (SHOWN, SHOWN), interpolation=cv2.INTER_AREA)
+    small: np.ndarray = cv2.resize(square, (pixels, pixels), interpolation=cv2.INTER_AREA)
     return small
 
 
@@ -61,4 +84,4 @@ def network(identifier: str, folder: Path) -> Network:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]))
+    main(SHEETS[sys.argv[1]], *map(Path, sys.argv[2:5]))
