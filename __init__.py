@@ -38,6 +38,7 @@ SECTIONS = (
     preprocess,
     hint_size,
     pose,
+    pose_files,
     inspect,
     demo,
     replacements,

@@ -20,8 +20,9 @@ from ..preprocessors.sizing import Size
 PoseKeypoint = io.Custom("POSE_KEYPOINT")
 CATEGORY = "Control Composer/pose"
 ALIASES = ["pose keypoints", "openpose", "dwpose", "sdpose"]
-# Host's SDPose draws from 0.3, and DWPose gives nothing under it.
+# The host's SDPose draws from 0.3, and DWPose gives nothing under it.
 LEAST_SCORE = 0.3
+OF_HINT = "of the hint; points move with it, sticks stay as wide as they are. 0 is that of the pose."
 
 
 def pose_input() -> Any:
@@ -53,6 +54,10 @@ def least_score_input() -> io.Float.Input:
 
 def thick_sticks_input() -> io.Boolean.Input:
     return io.Boolean.Input("thick_sticks", default=False, tooltip=THICK_STICKS)
+
+
+def side_input(side: str, of_what: str) -> io.Int.Input:
+    return io.Int.Input(side, default=0, min=0, max=LARGEST_SIDE, step=8, tooltip=f"The {side} {of_what}")
 
 
 def hint_of(poses: Sequence[Pose], size: Size, **settings: Any) -> Tensor:
@@ -91,8 +96,8 @@ class ControlComposerDrawPose(io.ComfyNode):
                 io.Boolean.Input("face", default=True, tooltip="Draw faces."),
                 thick_sticks_input(),
                 least_score_input(),
-                side_input("width"),
-                side_input("height"),
+                side_input("width", OF_HINT),
+                side_input("height", OF_HINT),
             ],
             outputs=[hint_output()],
         )
@@ -120,17 +125,6 @@ class ControlComposerDrawPose(io.ComfyNode):
             least_score=least_score,
         )
         return io.NodeOutput(hint)
-
-
-def side_input(side: str) -> io.Int.Input:
-    return io.Int.Input(
-        side,
-        default=0,
-        min=0,
-        max=LARGEST_SIDE,
-        step=8,
-        tooltip=f"The {side} of the hint; points move with it, sticks stay as wide as they are. 0 is that of the pose.",
-    )
 
 
 class ControlComposerEditPose(io.ComfyNode):

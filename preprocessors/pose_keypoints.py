@@ -102,7 +102,7 @@ def _canvas(frame: Mapping[str, Any], where: str) -> Size | None:
     sides = frame.get("canvas_height"), frame.get("canvas_width")
     if not any(sides):
         return None
-    if not all(_is_number(side) and side == int(side) and 1 <= side <= LARGEST_SIDE for side in sides):
+    if not all(_is_number(side) and 1 <= side <= LARGEST_SIDE and side == int(side) for side in sides):
         raise PreprocessorError(
             f"pose, {where}: found a canvas of width {sides[1]!r} and height {sides[0]!r}, but whole numbers of pixels up to "
             f"{LARGEST_SIDE} were expected; correct them in the node or file that the pose comes from."
@@ -134,7 +134,10 @@ def _points(values: Any, part: Part, where: str) -> np.ndarray | None:
             f"pose, {where}: found {len(values)} numbers in '{part.key}', but {expected}; "
             "take the pose from a node that writes points as OpenPose does."
         )
-    points = np.array(values, dtype=np.float64).reshape(-1, 3)
+    try:
+        points = np.array(values, dtype=np.float64).reshape(-1, 3)
+    except OverflowError:  # Whole numbers of hundreds of digits.
+        points = np.full((len(values) // 3, 3), np.inf)
     if not np.isfinite(points).all():
         raise PreprocessorError(
             f"pose, {where}: found a number that is NaN or infinite in '{part.key}', but {expected}; look for the node or file that wrote it."

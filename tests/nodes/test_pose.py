@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ import comfy.model_management
 import comfy.utils
 import folder_paths
 
+from control_composer.nodes import pose, pose_files
 from control_composer.nodes.annotator_files import FOLDER
-from control_composer.nodes.pose import NODES
 from control_composer.nodes.preprocess import preprocessor_node
 from control_composer.preprocessors import PreprocessorError
 from control_composer.preprocessors.dwpose import DWPOSE
@@ -26,10 +28,13 @@ from control_composer.preprocessors.pose_keypoints import as_keypoints, as_poses
 from control_composer.tests.preprocessors.people import assert_same_pose, on, standing
 from control_composer.tests.preprocessors.weights_dwpose import WRITTEN
 
-BY_ID: dict[str, Any] = {node.define_schema().node_id: node for node in NODES}
+BY_ID: dict[str, Any] = {node.define_schema().node_id: node for node in [*pose.NODES, *pose_files.NODES]}
 DRAW = BY_ID["ControlComposerDrawPose"]
 EDIT = BY_ID["ControlComposerEditPose"]
 SELECT = BY_ID["ControlComposerSelectPerson"]
+SAVE = BY_ID["ControlComposerSavePose"]
+LOAD = BY_ID["ControlComposerLoadPose"]
+TEXT = BY_ID["ControlComposerPoseFromText"]
 
 
 def two_frames() -> list[dict[str, Any]]:
@@ -123,7 +128,7 @@ def test_one_person() -> None:
 def test_the_hosts_sdpose_goes_straight_in() -> None:
     from comfy_extras.nodes_sdpose import SDPoseDrawKeypoints, SDPoseKeypointExtractor, _to_openpose_frames
 
-    kinds = {one.io_type for node in NODES for one in node.define_schema().inputs if one.id == "pose"}
+    kinds = {one.io_type for node in pose.NODES for one in node.define_schema().inputs if one.id == "pose"}
     assert kinds == {SDPoseKeypointExtractor.define_schema().outputs[0].io_type}
     assert kinds == {node.define_schema().outputs[0].io_type for node in (EDIT, SELECT)}
     generator = np.random.default_rng(3)
@@ -163,3 +168,65 @@ def test_dwpose_in_the_host(dwpose_files: Path) -> None:
     preprocessor_node(DWPOSE).execute(image, find_people=False)
     with pytest.raises(PreprocessorError, match=r"found no file 'yolox_l\.torchscript\.pt'"):
         preprocessor_node(DWPOSE).execute(image)
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The host's input and output, empty."""
+    for name in ("input", "output"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path / "input"))
+    return tmp_path
+
+
+def test_saved_poses_come_back(folders: Path) -> None:
+    saved = [SAVE.execute(two_frames(), "mine/pose").ui for _ in range(2)]
+    assert saved[1] == {"poses": [{"filename": "pose_00002_.json", "subfolder": "mine", "type": "output"}]}
+    written = folders / "output" / "mine" / "pose_00002_.json"
+    assert json.loads(written.read_text()) == two_frames()
+    written.rename(folders / "input" / "some.json")
+    assert LOAD.define_schema().inputs[0].options == ["some.json"]
+    assert LOAD.validate_inputs("some.json") is True
+    assert LOAD.execute("some.json").result == (two_frames(),)
+    before = LOAD.fingerprint_inputs("some.json", width=0, height=0)
+    os.utime(folders / "input" / "some.json", (1, 1))
+    assert LOAD.fingerprint_inputs("some.json", width=0, height=0) != before
+
+
+@pytest.mark.parametrize("outside", ["../pose", "/pose", "a/../../pose"])
+def test_nothing_is_saved_outside_of_the_output_folder(folders: Path, outside: str) -> None:
+    with pytest.raises(Exception, match="outside the output folder"):
+        SAVE.execute(two_frames(), outside)
+    assert not [*folders.glob("*.json"), *folders.glob("*/*.json")]
+
+
+def test_nothing_is_loaded_from_outside_of_the_input_folder(folders: Path) -> None:
+    (folders / "pose.json").write_text("[]")
+    assert LOAD.validate_inputs("../pose.json") == (
+        "file: found no '../pose.json' in the input folder, but a pose as JSON was expected there; put one there or choose another."
+    )
+    with pytest.raises(ValueError, match="Invalid file path"):
+        LOAD.execute("../pose.json")
+
+
+def test_poses_as_text() -> None:
+    assert TEXT.execute(json.dumps(two_frames())).result == (two_frames(),)
+    fractions = json.dumps({"people": [{"pose_keypoints_2d": [0.5, 0.25, 1] * 18}]})
+    ((frame,),) = TEXT.execute(fractions, width=80, height=40).result
+    assert (frame["canvas_width"], frame["canvas_height"]) == (80, 40)
+    assert frame["people"][0]["pose_keypoints_2d"][:3] == [40, 10, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("", "Expecting value: line 1 column 1 (char 0)"), ("[" * 100_000, "maximum recursion depth exceeded")],
+)
+def test_what_is_no_json(text: str, found: str) -> None:
+    with pytest.raises(PreprocessorError) as error:
+        TEXT.execute(text)
+    assert str(error.value).startswith(f"text: found no JSON ({found}")
+    assert str(error.value).endswith(
+        "), but the points of people as OpenPose writes them were expected; "
+        "take a text that Save Pose or another pack's node has written."
+    )

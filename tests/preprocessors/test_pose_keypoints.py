@@ -275,6 +275,16 @@ SENTENCES = [
         "y, score were expected; look for the node or file that wrote it.",
     ),
     (
+        broken({"face_keypoints_2d": [10**400] * 204}),
+        "pose, frame 0, person 0: found a number that is NaN or infinite in 'face_keypoints_2d', but the 68 or 70 points of a face as numbers x, "
+        "y, score were expected; look for the node or file that wrote it.",
+    ),
+    (
+        [frame([], width=float("inf"))],
+        "pose, frame 0: found a canvas of width inf and height 512, but whole numbers of pixels up to 16384 were expected; "
+        "correct them in the node or file that the pose comes from.",
+    ),
+    (
         broken({"hand_right_keypoints_2d": [3e6] * 63}),
         "pose, frame 0: found a point 3e+06 pixels away, but points within 1000000 pixels were expected; "
         "look for the node or file that wrote it.",
