@@ -17,22 +17,27 @@ from .lineart import LINEART
 from .lineart_anime import LINEART_ANIME
 from .lineart_standard import LINEART_STANDARD
 from .manga_line import MANGA_LINE
+from .mask2former import MASK2FORMER
 from .midas import MIDAS
 from .mlsd import MLSD
 from .normal_from_depth import NORMAL_FROM_DEPTH
 from .normalbae import NORMAL_BAE
+from .oneformer import ONEFORMER
 from .openpose import OPENPOSE
 from .pidinet import PIDINET, SCRIBBLE_PIDINET, SKETCH_PIDINET
 from .preprocessor import Parameter, Preprocessor
 from .pyramid_canny import PYRAMID_CANNY
 from .recolor import RECOLOR_INTENSITY, RECOLOR_LUMINANCE
+from .sam import SAM
 from .scribble import SCRIBBLE
+from .segformer import SEGFORMER
 from .shuffle import SHUFFLE
 from .teed import ANYLINE, TEED
 from .threshold import THRESHOLD
 from .tile import TILE
 from .tile_guided import TILE_GUIDED
 from .tile_simple import TILE_SIMPLE
+from .upernet import UPERNET
 from .xdog import XDOG
 from .zoe_depth import ZOE_DEPTH
 
@@ -73,6 +78,11 @@ PREPROCESSORS: tuple[Preprocessor, ...] = (
     DWPOSE,
     OPENPOSE,
     NORMAL_BAE,
+    ONEFORMER,
+    MASK2FORMER,
+    UPERNET,
+    SEGFORMER,
+    SAM,
 )
 
 __all__ = ["CANNY", "PREPROCESSORS", "Parameter", "Preprocessor", "PreprocessorError", "canny"]

@@ -9,6 +9,7 @@ from .edges import EDGES, PIDINETS
 from .lines import LINES
 from .normals import NORMALS
 from .pose import POSES
+from .segmentation import SEGMENTATIONS
 
 ANNOTATORS: tuple[Annotator, ...] = (
     *EDGES,
@@ -16,6 +17,7 @@ ANNOTATORS: tuple[Annotator, ...] = (
     *DEPTHS,
     *DWPOSES,
     *NORMALS,
+    *SEGMENTATIONS,
     *POSES,
 )
 

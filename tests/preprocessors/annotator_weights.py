@@ -20,6 +20,7 @@ from control_composer.tests.preprocessors import (
     weights_lines,
     weights_normals,
     weights_openpose,
+    weights_segmentation,
 )
 
 Shapes = dict[str, tuple[int, ...]]
@@ -141,11 +142,19 @@ MADE: dict[str, Callable[[], dict[str, Tensor]]] = {
 """By annotator: the weights of its file."""
 
 
-WRITTEN: dict[str, Callable[[Path], None]] = {**weights_dwpose.WRITTEN, **weights_depth.WRITTEN}
+WRITTEN: dict[str, Callable[[Path], None]] = {
+    **weights_dwpose.WRITTEN,
+    **weights_depth.WRITTEN,
+    **weights_segmentation.WRITTEN,
+}
 """By annotator that is built from a path: what writes its small file, or its folder, there."""
 
 
-QUICK: dict[str, dict[str, int]] = {"DepthAnything": {"inference_size": 112}, "ZoeDepth": {"inference_size": 64}}
+QUICK: dict[str, dict[str, int]] = {
+    "DepthAnything": {"inference_size": 112},
+    "ZoeDepth": {"inference_size": 64},
+    "SAM": {"points_per_side": 4},
+}
 """By preprocessor: what spares time where one size is as good as another."""
 
 
