@@ -10,7 +10,9 @@ from comfy_api.latest import ComfyExtension, io
 from .nodes import (
     annotator_files,
     apply,
+    convert,
     demo,
+    download,
     hint_size,
     inspect,
     load,
@@ -39,6 +41,7 @@ SECTIONS = (
     hint_size,
     pose,
     pose_files,
+    convert,
     inspect,
     demo,
     replacements,

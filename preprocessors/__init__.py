@@ -19,6 +19,7 @@ from .lineart_standard import LINEART_STANDARD
 from .manga_line import MANGA_LINE
 from .mask2former import MASK2FORMER
 from .midas import MIDAS
+from .midas_normal import MIDAS_NORMAL
 from .mlsd import MLSD
 from .normal_from_depth import NORMAL_FROM_DEPTH
 from .normalbae import NORMAL_BAE
@@ -73,6 +74,7 @@ PREPROCESSORS: tuple[Preprocessor, ...] = (
     MANGA_LINE,
     DEPTH_ANYTHING,
     MIDAS,
+    MIDAS_NORMAL,
     ZOE_DEPTH,
     DEPTH_PRO,
     DWPOSE,

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-pytest.importorskip("cv2")
+cv2 = pytest.importorskip("cv2")
 pytest.importorskip("transformers")
 
-from control_composer.preprocessors import PreprocessorError, depth_anything, depth_pro, midas, zoe_depth
+from control_composer.preprocessors import PreprocessorError, depth_anything, depth_pro, midas, midas_normal, zoe_depth
 from control_composer.preprocessors.annotators.depth import DEPTHS
 from control_composer.preprocessors.looking import SQUARES, fitted_size, largest_size
 from control_composer.preprocessors.nearness import between, quantiles, spread
@@ -190,6 +190,28 @@ def test_near_is_white(case: str) -> None:
     assert float((upside.flip(2) - hint).abs().max()) < 1e-3
 
 
+@pytest.mark.parametrize("seed", [3, 4])
+def test_normals_are_those_of_the_recipe(seed: int) -> None:
+    """ControlNet 1.0's (lllyasviel, annotator/midas), with OpenCV, from the depth in its own numbers."""
+    image = as_image(noise(60, 90, seed))
+    network = random_network("DPT-Large")
+    raw = 400 * midas.midas_depth(image, network, "", 0)[0].double().numpy()
+    near = (raw - raw.min()) / np.ptp(raw)
+    x, y = cv2.Sobel(raw, cv2.CV_64F, 1, 0, ksize=3), cv2.Sobel(raw, cv2.CV_64F, 0, 1, ksize=3)
+    x[near < 0.3], y[near < 0.3] = 0, 0
+    normal = np.stack([np.full_like(x, 6.0), y, x], axis=2)
+    expected = normal / np.linalg.norm(normal, axis=2, keepdims=True) * 0.5 + 0.5
+
+    def louder(picture: Tensor) -> Any:
+        return depth(400 * network(picture).predicted_depth)
+
+    loud = Network(Told(lambda grey: None, image_size=64), torch.device("cpu"), torch.float32)
+    loud.module.forward = louder
+    found = midas_normal.midas_normal(image, networks={"DPT-Large": loud}, network="DPT-Large", a=6.0, background=0.3)
+    assert np.abs(found[0].numpy() - expected).max() < TOLERANCE
+    assert found.std() > 0.05
+
+
 def test_metres_become_one_over_metres() -> None:
     metres = torch.tensor([[[1.0, 2.0], [4.0, 400.0]]])
     network = telling(lambda grey: depth(metres.repeat_interleave(7, 1).repeat_interleave(7, 2)))
@@ -281,13 +303,14 @@ def test_every_network_can_be_chosen_and_the_defaults_are_the_functions_own() ->
         for preprocessor in (
             depth_anything.DEPTH_ANYTHING,
             midas.MIDAS,
+            midas_normal.MIDAS_NORMAL,
             zoe_depth.ZOE_DEPTH,
             depth_pro.DEPTH_PRO,
         )
         for one in preprocessor.annotators
     }
     assert chosen == {one.id for one in DEPTHS}
-    for preprocessor in (depth_anything.DEPTH_ANYTHING, midas.MIDAS, zoe_depth.ZOE_DEPTH):
+    for preprocessor in (depth_anything.DEPTH_ANYTHING, midas.MIDAS, midas_normal.MIDAS_NORMAL, zoe_depth.ZOE_DEPTH):
         signature = inspect.signature(preprocessor.function).parameters
         for parameter in preprocessor.parameters:
             assert signature[parameter.id].default == parameter.default

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -108,12 +109,13 @@ LAST = {"head.conv3": 1.0, "head.head.4": 2.0, "head.layers.4": 0.5, "fov_model.
 """By the layer that a network ends in: its bias, in the middle of what it is to give."""
 
 
-def written(make: Callable[[], nn.Module], seed: int, folder: Path) -> None:
-    """The network, with weights that let what it sees come through, as the hub's folder of it."""
+@cache
+def files(make: Callable[[], nn.Module]) -> dict[str, bytes]:
+    """By name: the files of a network, with weights that let what it sees come through."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = make()
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weights in network.parameters():
             if weights.ndim > 1:
@@ -123,23 +125,37 @@ def written(make: Callable[[], nn.Module], seed: int, folder: Path) -> None:
             if name in LAST:
                 layer.weight *= 0.3
                 layer.bias.fill_(LAST[name])
-    network.save_pretrained(folder)
-    if network.config.model_type == "dpt" and network.config.is_hybrid:
-        (folder / "model.safetensors").unlink()
-        torch.save(network.state_dict(), folder / "pytorch_model.bin")
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        network.save_pretrained(folder)
+        if network.config.model_type == "dpt" and network.config.is_hybrid:
+            (folder / "model.safetensors").unlink()
+            torch.save(network.state_dict(), folder / "pytorch_model.bin")
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def made(identifier: str) -> Callable[[], nn.Module]:
+def written(make: Callable[[], nn.Module], folder: Path) -> None:
+    """As the hub's folder of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files(make).items():
+        (folder / name).write_bytes(content)
+
+
+RELATIVE, METRIC = partial(depth_anything, False), partial(depth_anything, True)
+LARGE, HYBRID = partial(dpt, False), partial(dpt, True)
+ROOMS, STREETS, BOTH = (
+    partial(zoe, [NYU], "softplus"),
+    partial(zoe, [KITTI], "normed"),
+    partial(zoe, [NYU, KITTI], "softplus"),
+)
+
+
+def kind(identifier: str) -> Callable[[], nn.Module]:
     if identifier.startswith("Depth-Anything"):
-        return partial(depth_anything, "Metric" in identifier)
-    if identifier.startswith("DPT"):
-        return partial(dpt, "Hybrid" in identifier)
-    if identifier.startswith("ZoeDepth"):
-        heads = [head for head, place in ((NYU, "NYU"), (KITTI, "KITTI")) if place in identifier]
-        return partial(zoe, heads, "normed" if heads == [KITTI] else "softplus")
-    return depth_pro
+        return METRIC if "Metric" in identifier else RELATIVE
+    others = {"DPT-Large": LARGE, "DPT-Hybrid-MiDaS": HYBRID, "DepthPro": depth_pro}
+    others |= {"ZoeDepth-NYU": ROOMS, "ZoeDepth-KITTI": STREETS, "ZoeDepth-NYU-KITTI": BOTH}
+    return others[identifier]
 
 
-WRITTEN: dict[str, Callable[[Path], None]] = {
-    one.id: partial(written, made(one.id), seed) for seed, one in enumerate(DEPTHS)
-}
+WRITTEN: dict[str, Callable[[Path], None]] = {one.id: partial(written, kind(one.id)) for one in DEPTHS}
