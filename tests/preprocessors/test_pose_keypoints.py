@@ -59,8 +59,11 @@ def test_fractions_as_the_openpose_node_writes_them() -> None:
     """Of hands and faces it writes -1 / side, certain as can be, for what it did not find."""
     person = standing()
     person.left_hand[3:6, :2] = -1
+    # What it finds on the edge of the crop that it looks at is marked in that direction alone.
+    person.face[7, 0] = -1
     expected = standing()
     expected.left_hand[3:6] = 0
+    expected.face[7] = 0
     (pose,) = as_poses([frame([as_aux(in_fractions(person, 512, 768))], 512, 768)])
     assert_same_pose(pose, on(512, 768, expected), tolerance=1e-4)
 
@@ -177,15 +180,19 @@ def test_what_is_written() -> None:
 
 def test_the_host_draws_what_is_written() -> None:
     pytest.importorskip("comfy")
-    from comfy_extras.nodes_sdpose import SDPoseDrawKeypoints
+    from comfy_extras.nodes_sdpose import SDPoseDrawKeypoints, SDPoseFaceBBoxes
 
-    frames = as_keypoints([on(512, 512, standing()), on(512, 512)])
+    frames = as_keypoints([on(512, 512, standing(), replace(standing(), face=None)), on(512, 512)])
     settings = {"draw_body": True, "draw_hands": True, "draw_face": True, "draw_feet": False, "draw_head": True}
     (pictures,) = SDPoseDrawKeypoints.execute(
         frames, stick_width=4, face_point_size=3, score_threshold=0.3, **settings
     ).result
     assert pictures[0].any()
     assert not pictures[1].any()
+    ((box,), nobodys) = SDPoseFaceBBoxes.execute(frames, scale=1.0, force_square=False).result[0]
+    assert nobodys == []
+    assert abs(box["x"] + box["width"] / 2 - 256) < 5
+    assert abs(box["y"] + box["height"] / 2 - 74) < 5
 
 
 coordinate = st.floats(-2000, 2000, width=32)
