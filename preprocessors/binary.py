@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .frames import each_frame
+from .frames import VALUES_PER_PIXEL, each_frame
 from .preprocessor import Parameter, Preprocessor
 
 OTSU = (0, 255)
@@ -83,6 +83,7 @@ BINARY = Preprocessor(
             tooltip="Brighter than this is white. 0 and 255: found for each picture (Otsu).",
         ),
     ),
+    values_per_pixel=VALUES_PER_PIXEL,
     output="white where it is bright, on black",
     description="Splits the picture into white and black at one brightness.",
     aliases=("BinaryPreprocessor", "black and white", "otsu"),

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .frames import each_frame
+from .frames import VALUES_PER_PIXEL, each_frame
 from .gaussians import blurred_8_bit
 from .preprocessor import Parameter, Preprocessor
 
@@ -29,6 +29,7 @@ BLUR = Preprocessor(
     name="Blur",
     function=blur,
     parameters=(Parameter("sigma", default=9.0, minimum=0.01, maximum=64.0, step=0.01, tooltip="Blur in pixels."),),
+    values_per_pixel=VALUES_PER_PIXEL,
     output="the picture, blurred",
     description="A Gaussian blur: for the blur and tile controls.",
     aliases=("blur_gaussian", "gaussian"),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .canny_torch import canny_edges
 from .errors import PreprocessorError
-from .frames import each_frame
+from .frames import VALUES_PER_PIXEL, each_frame
 from .preprocessor import Parameter, Preprocessor
 
 
@@ -59,6 +59,7 @@ CANNY = Preprocessor(
             tooltip="Edges stronger than this always stay. Lower it to get more lines.",
         ),
     ),
+    values_per_pixel=VALUES_PER_PIXEL,
     output="one-pixel white edges on black",
     description="OpenCV's Canny edge detector, as ControlNet canny and the edge-trained controls expect it.",
     aliases=("edge detection", "outline", "line art", "CannyEdgePreprocessor"),

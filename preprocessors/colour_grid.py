@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .frames import each_frame
+from .frames import VALUES_PER_PIXEL, each_frame
 from .preprocessor import Parameter, Preprocessor
 from .resampling import cubic, nearest
 from .sizing import Size
@@ -43,6 +43,7 @@ COLOUR_GRID = Preprocessor(
             "cell", default=64, minimum=1, maximum=1024, step=1, tooltip="Side of a square in pixels; 64 as trained."
         ),
     ),
+    values_per_pixel=VALUES_PER_PIXEL,
     output="squares of one colour each",
     description="The picture's colours in coarse squares: for the T2I-Adapter for colour.",
     aliases=("ColorPreprocessor", "t2ia_color_grid", "colour", "palette"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .frames import VALUES_PER_PIXEL
 from .pixels import check_picture
 from .preprocessor import Preprocessor
 from .sizing import resized
@@ -21,6 +22,7 @@ INVERT = Preprocessor(
     name="Invert",
     function=invert,
     parameters=(),
+    values_per_pixel=VALUES_PER_PIXEL,
     output="the negative of the picture",
     description="Black lines on white become white lines on black, as line ControlNets expect them.",
     aliases=("invert", "negative", "white lines on black", "lineart from drawing"),

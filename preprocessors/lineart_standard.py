@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .frames import darkest, each_frame
+from .frames import VALUES_PER_PIXEL, darkest, each_frame
 from .gaussians import blurred
 from .preprocessor import Parameter, Preprocessor
 
@@ -74,6 +74,7 @@ LINEART_STANDARD = Preprocessor(
             tooltip="Lines fainter than this do not count when the brightness of all is set.",
         ),
     ),
+    values_per_pixel=VALUES_PER_PIXEL,
     output="soft white lines on black",
     description="Lines of a drawing or photograph by their darkness, without a network: for the lineart ControlNets.",
     aliases=("LineartStandardPreprocessor", "lineart_standard"),

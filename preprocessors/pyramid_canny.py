@@ -86,6 +86,7 @@ PYRAMID_CANNY = Preprocessor(
         Parameter("low", default=64, minimum=0, maximum=255, step=1, tooltip="Edges weaker than this are dropped."),
         Parameter("high", default=128, minimum=0, maximum=255, step=1, tooltip="Edges stronger than this always stay."),
     ),
+    values_per_pixel=36,
     output="grey edges on black",
     description="Canny edges at nine scales in one: large shapes bright, details faint.",
     aliases=("PyraCannyPreprocessor", "pyracanny", "fooocus canny"),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .frames import each_frame
+from .frames import VALUES_PER_PIXEL, each_frame
 from .preprocessor import Parameter, Preprocessor
 
 AS_TRAINED, CORRECTED = "as trained", "corrected"
@@ -114,6 +114,7 @@ RECOLOR_LUMINANCE = Preprocessor(
         ),
         GAMMA,
     ),
+    values_per_pixel=VALUES_PER_PIXEL,
     output="the picture's lightness, grey",
     description="The lightness of a picture whose colours are to be made anew: for the recolour models.",
     aliases=("ImageLuminanceDetector", "recolor_luminance", "colorize", "grayscale"),
@@ -124,6 +125,7 @@ RECOLOR_INTENSITY = Preprocessor(
     name="Recolor Intensity",
     function=recolor_intensity,
     parameters=(GAMMA,),
+    values_per_pixel=VALUES_PER_PIXEL,
     output="the brightest channel, grey",
     description="The intensity of a picture whose colours are to be made anew: for the recolour models.",
     aliases=("ImageIntensityDetector", "recolor_intensity", "colorize", "grayscale"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .frames import darkest, each_frame
+from .frames import VALUES_PER_PIXEL, darkest, each_frame
 from .preprocessor import Preprocessor
 
 DARK = 127
@@ -29,6 +29,7 @@ SCRIBBLE = Preprocessor(
     name="Scribble",
     function=scribble,
     parameters=(),
+    values_per_pixel=VALUES_PER_PIXEL,
     output="white strokes on black",
     description="A drawing in dark strokes on a light ground, as the scribble ControlNets expect it: white on black.",
     aliases=("ScribblePreprocessor", "sketch", "drawing"),

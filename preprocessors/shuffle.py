@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .frames import each_frame
+from .frames import VALUES_PER_PIXEL, each_frame
 from .preprocessor import Parameter, Preprocessor
 
 WAVE = 256
@@ -97,6 +97,7 @@ SHUFFLE = Preprocessor(
             tooltip="Another number pulls the picture in another way; the same number in the same.",
         ),
     ),
+    values_per_pixel=VALUES_PER_PIXEL,
     output="the picture pulled out of shape",
     description="Keeps colours and textures and loses the shapes: for the shuffle ControlNet, with its pooling on.",
     aliases=("ShufflePreprocessor", "shuffle", "style"),

@@ -38,8 +38,15 @@ def resized(image_bhwc: Tensor, resolution: int) -> Tensor:
     size = size_at(Size(image_bhwc.shape[1], image_bhwc.shape[2]), resolution)
     if size == tuple(image_bhwc.shape[1:3]):
         return image_bhwc
-    frames = [torch.from_numpy(resize(frame.cpu().contiguous().numpy(), size)) for frame in image_bhwc]
-    return torch.stack(frames).to(image_bhwc.device)
+    if not on_cpu(image_bhwc):
+        from .resampling import resize_float  # here, because it imports this
+
+        return resize_float(image_bhwc, size)
+    return torch.stack([torch.from_numpy(resize(frame.contiguous().numpy(), size)) for frame in image_bhwc])
+
+
+def on_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
 def resize(picture: np.ndarray, size: Size) -> np.ndarray:

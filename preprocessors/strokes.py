@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .frames import on_cpu
 from .gaussians import blurred, blurred_8_bit
 from .preprocessor import Parameter
+from .sizing import on_cpu
 
 SAFE_STEPS = 2
 SAFE = Parameter(

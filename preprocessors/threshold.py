@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .frames import darkest, each_frame
+from .frames import VALUES_PER_PIXEL, darkest, each_frame
 from .preprocessor import Parameter, Preprocessor
 
 
@@ -35,6 +35,7 @@ THRESHOLD = Preprocessor(
             tooltip="White where red, green and blue are all above this.",
         ),
     ),
+    values_per_pixel=VALUES_PER_PIXEL,
     output="white where it is bright, on black",
     description="Splits the picture at the brightness of its darkest channel.",
     aliases=("threshold preprocessor", "black and white"),

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .frames import each_frame
+from .frames import VALUES_PER_PIXEL, each_frame
 from .preprocessor import Parameter, Preprocessor
 from .resampling import area, cubic
 from .sizing import Size
@@ -72,6 +72,7 @@ TILE = Preprocessor(
             tooltip="How often the sides are halved and doubled: 3 leaves an eighth of the detail.",
         ),
     ),
+    values_per_pixel=VALUES_PER_PIXEL,
     output="the picture without its details",
     description="A picture whose details the tile ControlNets are to make anew: for upscaling and for variations.",
     aliases=("TilePreprocessor", "tile_resample", "upscale"),

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .frames import each_frame
+from .frames import VALUES_PER_PIXEL, each_frame
 from .gaussians import blurred_8_bit
 from .preprocessor import Parameter, Preprocessor
 from .resampling import area, lanczos_8_bit
@@ -48,6 +48,7 @@ TILE_SIMPLE = Preprocessor(
         ),
         Parameter("blur", default=2.0, minimum=1.0, maximum=10.0, step=0.1, tooltip="Blur in pixels."),
     ),
+    values_per_pixel=VALUES_PER_PIXEL,
     output="the picture, blurred",
     description="A blurred picture for SDXL tile models such as TTPlanet's and xinsir's.",
     aliases=("TTPlanet_TileSimple_Preprocessor", "tile blur"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from .frames import darkest, each_frame
+from .frames import VALUES_PER_PIXEL, darkest, each_frame
 from .gaussians import blurred
 from .preprocessor import Parameter, Preprocessor
 
@@ -47,6 +47,7 @@ XDOG = Preprocessor(
             "threshold", default=32, minimum=1, maximum=64, step=1, tooltip="Lower gives more and thicker strokes."
         ),
     ),
+    values_per_pixel=VALUES_PER_PIXEL,
     output="white strokes on black",
     description="Scribble-like strokes of a photograph, without a network: for the scribble ControlNets.",
     aliases=("Scribble_XDoG_Preprocessor", "scribble_xdog", "difference of gaussians"),
