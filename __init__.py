@@ -39,6 +39,7 @@ SECTIONS = (
     schedule,
     preprocess,
     hint_size,
+    download,
     pose,
     pose_files,
     convert,

@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "make the first pictures: start ComfyUI, run the example graphs through its queue, print where the pictures are",
     "test": "run the tests; further arguments go to pytest",
     "serve": "start ComfyUI with this pack, by default at port 8188; unknown options go to ComfyUI",
+    "annotators": "list the files of the preprocessors' networks, or download them: annotators download NAME… (or --all)",
     "check": "lint, formatting and types",
     "format": "rewrite the sources in the house style",
     "python": "run the host's Python; ComfyUI's modules and control_composer can be imported",
@@ -45,6 +46,8 @@ def main(argv: Sequence[str]) -> int:
         return demo(host, options)
     if options.command == "serve":
         return serve(host, options, rest)
+    if options.command == "annotators":
+        return annotators(host, options)
     if options.command == "check":
         return check(host)
     if options.command == "format":
@@ -60,7 +63,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="host.py",
         description=f"Runs Control Composer in a real ComfyUI {COMFYUI_VERSION}.",
-        epilog="\n".join(f"{name:8} {text}" for name, text in COMMANDS.items()),
+        epilog="\n".join(f"{name:10} {text}" for name, text in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -91,10 +94,24 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         after.add_argument(
             "--output", type=Path, default=ROOT / "demo" / "runs" / "pictures", help="folder for the pictures"
         )
+    if options.command == "annotators":
+        after.add_argument("action", nargs="?", choices=("list", "download"), default="list")
+        after.add_argument("names", nargs="*", metavar="NAME", help="as the list shows them; default: all for the list")
+        after.add_argument("--all", action="store_true", help="download all that are missing, several gigabytes")
+        after.add_argument(
+            "--folder", type=Path, help="in place of models/annotators of the host, or of the installation at --comfyui"
+        )
+        after.add_argument(
+            "--offline", action="store_true", help="never touch the network; HF_HUB_OFFLINE=1 does the same"
+        )
     if options.command != "python":
-        _, rest = after.parse_known_args(rest, namespace=options)
-    if rest and options.command in ("demo", "check", "format"):
+        # Names and switches in any order.
+        read = after.parse_known_intermixed_args if options.command == "annotators" else after.parse_known_args
+        _, rest = read(rest, namespace=options)
+    if rest and options.command in ("demo", "annotators", "check", "format"):
         after.error(f"unknown argument {rest[0]}")
+    if options.command == "annotators" and options.action == "download" and bool(options.names) == options.all:
+        after.error("name the annotators to download, or give --all for those that are missing")
     return options, rest
 
 
@@ -140,6 +157,23 @@ def test(host: Host, arguments: Sequence[str]) -> int:
     # Each worker computes on one core: several threads of torch in several processes wait for each other.
     parallel = ["-n", str(cores), "--dist", "loadfile"]
     return run_python(host, ["-m", "pytest", *parallel], ROOT, {"OMP_NUM_THREADS": "1"})
+
+
+ANNOTATORS = """import sys
+from comfy.cli_args import args
+args.base_directory = sys.argv[1] or None
+from control_composer.nodes.annotators_command import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def annotators(host: Host, options: argparse.Namespace) -> int:
+    """Works on the folders that the nodes in this host read: an installation's own, if one was named."""
+    base = str(HOME / "base") if host.ours else ""
+    folder = ["--folder", str(options.folder.resolve())] if options.folder else []
+    switches = [f"--{name}" for name in ("all", "offline") if getattr(options, name)]
+    words = [*folder, *switches, "--", options.action, *options.names]
+    return run_python(host, ["-c", ANNOTATORS, base, *words], on_cpu=True)
 
 
 def check(host: Host) -> int:

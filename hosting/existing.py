@@ -17,6 +17,7 @@ TOOLS = {
     "format": ("ruff",),
     "demo": ("cv2",),
     "serve": ("cv2",),
+    "annotators": ("cv2",),
 }
 PACKAGE_OF = {"cv2": "opencv-python", "xdist": "pytest-xdist"}
 

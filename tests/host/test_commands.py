@@ -30,6 +30,7 @@ def no_installation(monkeypatch):
         ("python -c pass --comfyui x", "python", None, ["-c", "pass", "--comfyui", "x"]),
         ("python -m pytest --help", "python", None, ["-m", "pytest", "--help"]),
         ("test --help", "test", None, ["--help"]),
+        ("annotators --comfyui /c", "annotators", "/c", []),
     ],
 )
 def test_words_go_where_they_belong(words, command, comfyui, rest):
@@ -49,7 +50,27 @@ def test_options_of_serve_and_demo():
     assert commands.parse(["demo", "--output", "here"])[0].output == Path("here")
 
 
-@pytest.mark.parametrize("words", ["", "paint", "demo --colour", "check tests", "serve --port many"])
+def test_options_of_annotators():
+    options = commands.parse(["annotators", "download", "--folder", "here", "HED", "TEED", "--offline"])[0]
+    assert (options.action, options.names, options.folder) == ("download", ["HED", "TEED"], Path("here"))
+    assert (options.offline, options.all) == (True, False)
+    assert commands.parse(["annotators"])[0].action == "list"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "paint",
+        "demo --colour",
+        "check tests",
+        "serve --port many",
+        "annotators fetch",
+        "annotators list HED --colour",
+        "annotators download",
+        "annotators download HED --all",
+    ],
+)
 def test_an_unknown_word_is_refused(words, capsys):
     with pytest.raises(SystemExit) as stopped:
         commands.parse(words.split())

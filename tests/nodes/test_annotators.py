@@ -60,7 +60,8 @@ def test_a_missing_file_says_where_to_get_it(folder: Path) -> None:
     assert str(refused.value) == (
         "PiDiNet: found no file 'table5_pidinet.pth' in models/annotators, but the network's weights of 2,871,148 bytes were expected there "
         "(for research (hellozhuo/pidinet): commercial use needs the authors' consent); "
-        f"download https://huggingface.co/lllyasviel/Annotators/resolve/main/table5_pidinet.pth into {folder}."
+        "queue the node Download Annotators or run `python host.py annotators download PiDiNet`, "
+        f"or download https://huggingface.co/lllyasviel/Annotators/resolve/main/table5_pidinet.pth into {folder}."
     )
 
 

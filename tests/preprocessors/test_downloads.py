@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 from urllib.request import Request
 
 import pytest
@@ -18,102 +13,15 @@ import pytest
 from control_composer.preprocessors import downloads
 from control_composer.preprocessors.annotators import File
 from control_composer.preprocessors.downloads import Downloaded, DownloadError, Wishes, address_of, download, is_plain
-
-CONTENT = bytes(range(256)) * 2000
-SUM = hashlib.sha256(CONTENT).hexdigest()
-
-
-@dataclass
-class Site:
-    """What the server does, and what it was asked."""
-
-    content: bytes = CONTENT
-    tag: str = '"one"'
-    cut_at: list[int] = field(default_factory=list)
-    """For each answer to come: after how many bytes it breaks."""
-    statuses: list[int] = field(default_factory=list)
-    """For each answer to come."""
-    ranges: bool = True
-    length: bool = True
-    kind: str = "application/octet-stream"
-    moved_to: str = ""
-    shifted: int = 0
-    """Bytes by which a part is another than the one asked for."""
-    asked: list[dict[str, str]] = field(default_factory=list)
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    site: Site
-
-    def do_GET(self) -> None:
-        site, headers = self.site, dict(self.headers.items())
-        site.asked.append(headers | {"path": self.path})
-        if site.moved_to and self.path != "/moved":
-            self.send_response(302)
-            self.send_header("Location", site.moved_to)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        status = site.statuses.pop(0) if site.statuses else 200
-        if status >= 400:
-            self.send_error(status)
-            return
-        start = 0
-        wanted = headers.get("Range", "")
-        if wanted and site.ranges and headers.get("If-Range", site.tag) == site.tag:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(site.content):
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(site.content)}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            self.send_response(206)
-            first = start - site.shifted
-            self.send_header("Content-Range", f"bytes {first}-{len(site.content) - 1}/{len(site.content)}")
-        else:
-            self.send_response(status)
-        body = site.content[start:]
-        self.send_header("Content-Type", site.kind)
-        if site.tag:
-            self.send_header("ETag", site.tag)
-        if site.length:
-            self.send_header("Content-Length", str(len(body)))
-        else:
-            self.close_connection = True
-        self.end_headers()
-        if site.cut_at:
-            body = body[: site.cut_at.pop(0)]
-            self.close_connection = True
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+from control_composer.tests.preprocessors.download_site import CONTENT, SUM, Site, served
 
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_ENDPOINT"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.setenv(name, "127.0.0.1")
-    monkeypatch.setattr(downloads, "PAUSE", 0.0)
-    monkeypatch.setattr(downloads, "SECONDS", 5.0)
-    monkeypatch.setattr(downloads, "CHUNK", 1 << 16)
-    made = Site()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"site": made}))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    made.address = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
-    yield made
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    yield from served(monkeypatch)
 
 
-def file(site: Any, *, size: int = len(CONTENT), sha256: str | None = SUM, name: str = "net.pth") -> File:
+def file(site: Site, *, size: int = len(CONTENT), sha256: str | None = SUM, name: str = "net.pth") -> File:
     return File(name, size, sha256, f"{site.address}/some/net.pth")
 
 
@@ -349,7 +257,7 @@ def test_names_that_lead_elsewhere(site: Site, tmp_path: Path, name: str) -> Non
     assert site.asked == [] and names(tmp_path) == []
 
 
-def test_a_mirror_of_the_hub(site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mirror_of_the_hub(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = File("net.pth", len(CONTENT), SUM, "https://huggingface.co/owner/name/resolve/main/net.pth")
     elsewhere = File("net.pth", address="https://github.com/owner/net.pth")
     assert address_of(hub) == hub.address
@@ -362,7 +270,7 @@ def test_a_mirror_of_the_hub(site: Any, tmp_path: Path, monkeypatch: pytest.Monk
         download(hub, tmp_path / "other")
 
 
-def test_a_file_that_has_moved(site: Any, tmp_path: Path) -> None:
+def test_a_file_that_has_moved(site: Site, tmp_path: Path) -> None:
     site.cut_at, site.moved_to = [100_000], f"{site.address}/moved"
     assert download(file(site), tmp_path).verified
     assert [asked.get("Range") for asked in site.asked] == [None, None, "bytes=100000-", "bytes=100000-"]
