@@ -25,7 +25,7 @@ MLSD_LARGE = Annotator(
     _EVERYONE,
     build_mlsd,
     240,
-    # Its numbers grow so far that in float16 the ends of MLSD-tiny's lines move by up to 140 pixels.
+    # It makes much of roundings: in float16 up to half of the pixels of MLSD-tiny's lines are elsewhere.
     half=False,
 )
 

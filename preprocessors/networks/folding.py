@@ -12,8 +12,8 @@ STATISTICS = ("weight", "bias", "running_mean", "running_var", "num_batches_trac
 
 
 def scale_and_shift(weights: Mapping[str, Tensor], name: str, eps: float) -> tuple[Tensor, Tensor]:
-    """What the batch normalisation `name` multiplies each channel by, and adds then; float32."""
-    weight, bias, mean, variance, _ = (weights[f"{name}.{part}"].float() for part in STATISTICS)
+    """What the batch normalisation `name` multiplies each channel by, and adds then; float64, to be rounded once."""
+    weight, bias, mean, variance, _ = (weights[f"{name}.{part}"].double() for part in STATISTICS)
     scale = weight / torch.sqrt(variance + eps)
     return scale, bias - mean * scale
 
@@ -22,8 +22,8 @@ def fold(weights: dict[str, Tensor], normalisation: str, convolution: str, eps: 
     """Put the batch normalisation into the convolution whose output it alone gets: in place, its own tensors go."""
     scale, shift = scale_and_shift(weights, normalisation, eps)
     kernel, bias = f"{convolution}.weight", f"{convolution}.bias"
-    weights[kernel] = weights[kernel].float() * scale.reshape(-1, 1, 1, 1)
-    weights[bias] = weights[bias].float() * scale + shift if bias in weights else shift
+    weights[kernel] = weights[kernel].double() * scale.reshape(-1, 1, 1, 1)
+    weights[bias] = weights[bias].double() * scale + shift if bias in weights else shift
     for part in STATISTICS:
         del weights[f"{normalisation}.{part}"]
 

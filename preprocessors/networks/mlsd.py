@@ -188,10 +188,10 @@ class MLSD(nn.Module):
         for joint in self.variant.joints:
             x = self.get_submodule(f"block{joint.number}")(seen.pop(joint.shallow), x)
             x = self.get_submodule(f"block{joint.number + 1}")(x)
-        x = self.get_submodule(f"block{self.variant.last}")(x).float()
+        x = self.get_submodule(f"block{self.variant.last}")(x)
         if self.variant.enlarges:
             x = interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
-        return x
+        return x.float()  # type: ignore[no-any-return]
 
 
 def build_mlsd(
