@@ -287,9 +287,20 @@ COUNTERPARTS: tuple[Counterpart, ...] = (
         is_preprocessor=False,
         in_one=False,
     ),
+    Counterpart(
+        "SavePoseKpsAsJsonFile",
+        "SavePose",
+        (Widget("filename_prefix", "PoseKeypoint", "filename_prefix"),),
+        sockets={"pose": "pose_kps"},
+        is_preprocessor=False,
+        in_one=False,
+    ),
 )
 
 IN_ONE = "AIO_Preprocessor"
+SIZE_OF_LATENT = "ImageGenResolutionFromLatent"
+OF_THE_HOST: Mapping[str, str] = {"ImageGenResolutionFromImage": "GetImageSize"}
+"""What the host itself has, with an `image` and the outputs width and height."""
 
 WITHOUT: Mapping[str, str] = {
     "UniFormer-SemSegPreprocessor": "UniFormer; take SegFormer, UperNet or OneFormer",
@@ -308,11 +319,8 @@ WITHOUT: Mapping[str, str] = {
     "MediaPipe-FaceMeshPreprocessor": "the host has MediaPipe's face landmarks",
     "Unimatch_OptFlowPreprocessor": "optical flow is no hint",
     "MaskOptFlow": "optical flow is no hint",
-    "SavePoseKpsAsJsonFile": "files of poses",
     "FacialPartColoringFromPoseKps": "faces as coloured parts",
     "UpperBodyTrackingFromPoseKps": "boxes for InstanceDiffusion",
-    "ImageGenResolutionFromImage": "the host has the size of an image",
-    "ImageGenResolutionFromLatent": "Size Hint and Resize Hint take the latent itself",
     "ControlNetPreprocessorSelector": "a menu for AIO_Preprocessor: choose there",
     "ExecuteAllControlNetPreprocessors": "all preprocessors at once",
     "ControlNetAuxSimpleAddText": "text on pictures",

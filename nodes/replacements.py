@@ -8,13 +8,15 @@ from typing import Any
 
 from comfy_api.latest import ComfyAPI, io
 
-from . import hint_size, pose, preprocess
-from .aux_names import COUNTERPARTS, IN_ONE, Counterpart, Value, Widget
+from . import hint_size, pose, pose_files, preprocess
+from .aux_names import COUNTERPARTS, IN_ONE, OF_THE_HOST, SIZE_OF_LATENT, Counterpart, Value, Widget
 from .preprocess import IMAGE_TOOLTIP, resolution_input
 
 CATEGORY = "Control Composer/preprocess/from controlnet_aux"
 OURS: dict[str, type[io.ComfyNode]] = {
-    node.define_schema().node_id: node for section in (preprocess, hint_size, pose) for node in section.NODES
+    node.define_schema().node_id: node
+    for section in (preprocess, hint_size, pose, pose_files)
+    for node in section.NODES
 }
 HERE = tuple(counterpart for counterpart in COUNTERPARTS if counterpart.new in OURS)
 
@@ -128,8 +130,32 @@ class ControlComposerAuxAIOPreprocessor(io.ComfyNode):
         return io.NodeOutput(found.result[0])
 
 
+class ControlComposerAuxImageGenResolutionFromLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id=own_id(SIZE_OF_LATENT),
+            display_name=f"{SIZE_OF_LATENT} (Control Composer)",
+            category=CATEGORY,
+            description=f"{SIZE_OF_LATENT} of comfyui_controlnet_aux, for workflows that were made with it. In new ones connect the latent to Size Hint.",
+            search_aliases=[SIZE_OF_LATENT],
+            is_deprecated=True,
+            inputs=[io.Latent.Input("latent", tooltip="What will be sampled.")],
+            outputs=[
+                io.Int.Output("width", display_name="width", tooltip="In pixels."),
+                io.Int.Output("height", display_name="height", tooltip="In pixels."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, latent: dict[str, Any]) -> io.NodeOutput:
+        canvas = hint_size.canvas_size(latent, 0, 0)
+        return io.NodeOutput(canvas.width, canvas.height)
+
+
 NODES: list[type[io.ComfyNode]] = [
     ControlComposerAuxAIOPreprocessor,
+    ControlComposerAuxImageGenResolutionFromLatent,
     *(as_it_was(counterpart) for counterpart in HERE if not counterpart.goes_over),
 ]
 
@@ -175,7 +201,9 @@ def replace(
 def replacements() -> list[io.NodeReplace]:
     same = {name: name for name in ("image", "preprocessor", "resolution")}
     in_one = replace(IN_ONE, own_id(IN_ONE), ["preprocessor", "resolution"], same, {}, 1)
-    return [in_one, *(replacement(counterpart) for counterpart in HERE)]
+    of_latent = replace(SIZE_OF_LATENT, own_id(SIZE_OF_LATENT), [], {"latent": "latent"}, {}, 2)
+    of_the_host = [replace(old, new, [], {"image": "image"}, {}, 2) for old, new in OF_THE_HOST.items()]
+    return [in_one, of_latent, *of_the_host, *(replacement(counterpart) for counterpart in HERE)]
 
 
 async def register() -> None:

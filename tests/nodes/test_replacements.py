@@ -15,17 +15,33 @@ pytest.importorskip("comfy")
 import execution
 from app.node_replace_manager import NodeReplaceManager
 from comfy_api.latest import io
+from comfy_extras.nodes_images import GetImageSize
 
 import nodes as host_nodes
-from control_composer.nodes.aux_names import COUNTERPARTS, IN_ONE, RESOLUTION, WITHOUT, Counterpart
+from control_composer.nodes.aux_names import (
+    COUNTERPARTS,
+    IN_ONE,
+    OF_THE_HOST,
+    RESOLUTION,
+    SIZE_OF_LATENT,
+    WITHOUT,
+    Counterpart,
+)
 from control_composer.nodes.replacements import HERE, NODES, OURS, own_id, replacements
 from control_composer.preprocessors import PREPROCESSORS
 from control_composer.preprocessors.aux_mode import as_controlnet_aux
 
 BY_ID = {one.id: one for one in PREPROCESSORS}
-ALL_OURS: dict[str, Any] = OURS | {node.define_schema().node_id: node for node in NODES}
+ALL_OURS: dict[str, Any] = OURS | {node.define_schema().node_id: node for node in [*NODES, GetImageSize]}
 OLD = {one.old_node_id: one for one in replacements()}
-SOCKETS = {"image": "IMAGE", "hint_image": "IMAGE", "original_image": "IMAGE", "mask": "MASK", "kps": "POSE_KEYPOINT"}
+SOCKETS = {
+    "image": "IMAGE",
+    "hint_image": "IMAGE",
+    "original_image": "IMAGE",
+    "mask": "MASK",
+    "kps": "POSE_KEYPOINT",
+    "pose_kps": "POSE_KEYPOINT",
+}
 
 
 class Picture(io.ComfyNode):
@@ -71,11 +87,13 @@ def old_prompt(counterpart: Counterpart, **values: Any) -> dict[str, Any]:
     outputs = ["IMAGE", "MASK", "POSE_KEYPOINT"]
     links = {old: ["1", outputs.index(SOCKETS[old])] for old in counterpart.sockets.values()}
     settings = {widget.id: widget.default for widget in counterpart.widgets} | values
-    return {
+    prompt = {
         "1": {"class_type": "TestPicture", "inputs": {}, "_meta": {"title": ""}},
         "2": {"class_type": counterpart.old, "inputs": {**links, **settings}, "_meta": {"title": "old"}},
-        "3": {"class_type": "TestSink", "inputs": {"a": ["2", 0]}, "_meta": {"title": ""}},
     }
+    if OURS[counterpart.new].define_schema().outputs:
+        prompt["3"] = {"class_type": "TestSink", "inputs": {"a": ["2", 0]}, "_meta": {"title": ""}}
+    return prompt
 
 
 def refusals(prompt: dict[str, Any]) -> Any:
@@ -90,7 +108,8 @@ def test_every_counterpart_is_here() -> None:
 
 def test_all_nodes_of_that_pack_are_accounted_for() -> None:
     """All 64 of controlnet_aux 1.1.5: those that are replaced, and those that are not with a reason."""
-    accounted = {one.old for one in COUNTERPARTS} | {IN_ONE}
+    accounted = {one.old for one in COUNTERPARTS} | {IN_ONE, SIZE_OF_LATENT, *OF_THE_HOST}
+    assert accounted - {one.old for one in COUNTERPARTS if one not in HERE} == set(OLD)
     assert not accounted & set(WITHOUT)
     assert len(accounted | set(WITHOUT)) == 64
 
@@ -214,6 +233,13 @@ def test_all_in_one_has_that_packs_names(manager: NodeReplaceManager) -> None:
     assert prompt["2"]["class_type"] == own_id(IN_ONE) and refusals(prompt) is None
     options = inputs_of(node)["preprocessor"].options
     assert {one.old for one in HERE if one.is_preprocessor} == set(options) - {"none"}
+
+
+def test_sizes(manager: NodeReplaceManager) -> None:
+    latent = {"samples": torch.zeros(1, 4, 16, 24)}
+    assert ALL_OURS[own_id(SIZE_OF_LATENT)].execute(latent).result == (192, 128)
+    outputs = [[one.display_name for one in ALL_OURS[new].define_schema().outputs] for new in OF_THE_HOST.values()]
+    assert all(names[:2] == ["width", "height"] for names in outputs)
 
 
 def on_the_page(one: io.NodeReplace, widgets_values: list[Any]) -> dict[str, Any]:
