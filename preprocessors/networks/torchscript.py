@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from ..errors import PreprocessorError
 from .weights import short
 
-REFUSED = re.compile(rb"\b(save|from_file|load_tensor|rpc_\w+|PythonOp|IgnoredPythonOp|classes)\b")
+REFUSED = re.compile(rb"\b(save|from_file|load_tensor|rpc_\w+|PythonOp|IgnoredPythonOp|torch\s*\.\s*classes)\b")
 """Names in a program that reach beyond its tensors: torch.save and torch.from_file, debugging's tensors from files, calls of other machines, Python,
-and classes of native code."""
+and classes of native code. As words alone, since a program may write a call in many ways."""
 FOREIGN = re.compile(rb"\bops\s*\.\s*(?!prim\b|aten\b)(\w+)")
 """Calls outside of torch's own two sets."""
 

@@ -153,7 +153,7 @@ def test_programs_that_touch_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (b"torch.  save", "save"),
         (b"ops.mine.relu", "mine"),
         (b"ops . other . relu", "other"),
-        (b"__torch__.torch.classes.mine.relu", "classes"),
+        (b"__torch__.torch.classes.mine.relu", "torch.classes"),
         (b"rpc_sync", "rpc_sync"),
         (b"ops.debugprims.load_tensor", "load_tensor"),
     ],
