@@ -1,4 +1,4 @@
-"""Networks of depth: folders of the hub, read by transformers. Sizes are not known here to the byte; licences are those that the hub's pages show."""
+"""Networks of depth: folders of the hub, read by transformers. Licences are those that the hub's pages show."""
 
 from __future__ import annotations
 
@@ -16,6 +16,24 @@ Width = Literal["Small", "Base", "Large"]
 # Numbers for each pixel looked at, counted on the published settings by benchmarks/depth_published.py and doubled.
 VALUES: dict[Width, int] = {"Small": 400, "Base": 700, "Large": 1200}
 
+METRIC = "depth-anything/Depth-Anything-V2-Metric"
+KNOWN: dict[str, tuple[int, str]] = {
+    "depth-anything/Depth-Anything-V2-Small-hf": (
+        99_173_660,
+        "3152477ce0d8d6978d76b995120de97cb5b928701fd0f817769f59e249a16b70",
+    ),
+    f"{METRIC}-Indoor-Small-hf": (0, "e990eb82fbf11b05b7813261196a2b841bdcf5a05f64396724a8987fa90504a3"),
+    f"{METRIC}-Indoor-Base-hf": (0, "8b902f5d9a8c8a9520f3a8c6a00afe442b464eff5aaf0cb405d1da721cd9f79f"),
+    f"{METRIC}-Indoor-Large-hf": (0, "04d3295ff4f9cbee72b8998a85930fe870b45ba4431e7af47415fbded02388ca"),
+    f"{METRIC}-Outdoor-Small-hf": (0, "ad065c77a7421ca55159a1f0db9433397a607690f2d76bb8a6fc54b1be7a3124"),
+    f"{METRIC}-Outdoor-Base-hf": (0, "1f2e9ed13ee39126686994669f8d1bfd9cd8f093a4d2a0891e5a0e5263b480c9"),
+    f"{METRIC}-Outdoor-Large-hf": (0, "15f7de4b22f1b1194847ea694ee9ed6395563ba5cd52b70b87901f183c232c9a"),
+    "Intel/zoedepth-nyu": (0, "b616e347efc30e64822be28d2464c2fcd0b665b5fdbc9a135d53d168c31c77ab"),
+    "Intel/zoedepth-kitti": (0, "8427d1e398736f909cc7432276981417b2e7ec698b4d70786022142def78fe38"),
+    "Intel/zoedepth-nyu-kitti": (0, "c5494fa0938f18d71e215e245472470c3aefebd7b434abd89750e5ae4008e2dc"),
+}
+"""By repository: bytes (0 where not known) and SHA-256 sum of its weights, as projects that check them have them."""
+
 
 def folder(
     identifier: str,
@@ -28,10 +46,14 @@ def folder(
     half: bool = True,
     weights: str = "model.safetensors",
 ) -> Annotator:
+    size, sha256 = KNOWN.get(repository, (0, None))
     address = f"{HUGGING_FACE}{repository}/resolve/main/"
     return Annotator(
         identifier,
-        tuple(File(name, address=address + name) for name in ("config.json", weights)),
+        (
+            File("config.json", address=f"{address}config.json"),
+            File(weights, size, sha256, address + weights),
+        ),
         licence,
         commercial,
         partial(build_transformer, architecture=architecture),

@@ -104,7 +104,14 @@ PIDINETS = (
 
 HED = Annotator(
     "HED",
-    (File("ControlNetHED.pth", address="https://huggingface.co/lllyasviel/Annotators/resolve/main/ControlNetHED.pth"),),
+    (
+        File(
+            "ControlNetHED.pth",
+            29_444_406,
+            "5ca93762ffd68a29fee1af9d495bf6aab80ae86f08905fb35472a083a4c7a8fa",
+            "https://huggingface.co/lllyasviel/Annotators/resolve/main/ControlNetHED.pth",
+        ),
+    ),
     "Apache-2.0 by the header of its code",
     "everyone may use it commercially",
     build_hed,
@@ -118,7 +125,9 @@ TEED = Annotator(
     (
         File(
             "7_model.pth",
-            address="https://huggingface.co/bdsqlsz/qinglong_controlnet-lllite/resolve/main/Annotators/7_model.pth",
+            247_232,
+            "b9037964149c55156c6adbffdfbd7e8ca7d2ef2a4d90573520efa7f3a1aacf06",
+            "https://huggingface.co/bdsqlsz/qinglong_controlnet-lllite/resolve/main/Annotators/7_model.pth",
         ),
     ),
     "no licence known here",
@@ -130,7 +139,14 @@ TEED = Annotator(
 
 ANYLINE = Annotator(
     "AnyLine",
-    (File("MTEED.pth", address="https://huggingface.co/TheMistoAI/MistoLine/resolve/main/Anyline/MTEED.pth"),),
+    (
+        File(
+            "MTEED.pth",
+            248_298,
+            "a3c2d8a8ce9422555c787160bd46362d761325a565333c0e3f6a53e0bae2abdb",
+            "https://huggingface.co/TheMistoAI/MistoLine/resolve/main/Anyline/MTEED.pth",
+        ),
+    ),
     "no licence known here",
     "ask its authors before commercial use",
     build_teed,
