@@ -16,7 +16,7 @@ from .openpose_face import SIDE, face_box, faces_in
 from .openpose_hands import ARMS, SIDES, hand_box, hands_in
 from .pixels import check_picture
 from .pose import Person, Pose
-from .pose_drawing import drawn
+from .pose_drawing import THICK_STICKS, drawn
 from .preprocessor import Parameter, Preprocessor
 from .sizing import Size, resized
 
@@ -90,11 +90,7 @@ OPENPOSE = Preprocessor(
         Parameter("body", True, "Draw bodies. They are sought in any case, because hands and faces are found by them."),
         Parameter("hands", True, "Find and draw hands."),
         Parameter("face", True, "Find and draw faces."),
-        Parameter(
-            "thick_sticks",
-            False,
-            "Thicker limbs in large pictures, as xinsir's ControlNets were trained with.",
-        ),
+        Parameter("thick_sticks", False, THICK_STICKS),
     ),
     annotators=("OpenPose-body", "OpenPose-hand", "OpenPose-face"),
     switches={"OpenPose-hand": "hands", "OpenPose-face": "face"},

@@ -39,8 +39,6 @@ LIMBS = (
     *((2, 16, 18), (5, 17, 26)),
 )
 """From which point to which, and the map of the x direction; that of y follows it."""
-TREE = 17
-"""So many limbs make a person; the other two, from the shoulders to the ears, only join what is there."""
 AT_ONCE = 1 << 26
 """Numbers in the maps of as many frames as are decoded together."""
 
@@ -178,15 +176,14 @@ class Someone:
 def assembled(points: Points, joints: list[np.ndarray]) -> list[np.ndarray]:
     """The people that the joints of one frame make, (18, 3) each: limb after limb, a joint goes to who has one of its points."""
     people: list[Someone] = []
-    for limb, ((start, end, _), found) in enumerate(zip(LIMBS, joints, strict=True)):
+    for (start, end, _), found in zip(LIMBS, joints, strict=True):
         for _, one, other, strength in found.tolist():
             gain = strength + float(points.score[other])
             # More than two have it only where crossed limbs gave one point to several people.
             owners = [someone for someone in people if someone.points[start] == one or someone.points[end] == other][:2]
             if not owners:
-                if limb < TREE:
-                    people.append(Someone(np.full(POINTS, -1), gain + float(points.score[one]), 2))
-                    people[-1].points[[start, end]] = one, other
+                people.append(Someone(np.full(POINTS, -1), gain + float(points.score[one]), 2))
+                people[-1].points[[start, end]] = one, other
                 continue
             first, second = owners[0], owners[-1]
             if first is not second and not np.any((first.points >= 0) & (second.points >= 0)):

@@ -47,11 +47,11 @@ def resizing(before: Size, after: Size) -> tuple[Matrix, Matrix]:
     return rows, columns
 
 
-def smoothed(matrix: Matrix, sigma: float) -> Matrix:
-    """The matrix followed by a Gaussian of its results: four sigma wide, borders mirrored, as scipy's gaussian_filter."""
+def smoothed(matrix: Matrix, sigma: float, reach: float = 4.0) -> Matrix:
+    """The matrix followed by a Gaussian of its results, `reach` sigma to each side, borders mirrored, as scipy's gaussian_filter."""
     from scipy.ndimage import gaussian_filter1d  # here, because importing the pack must stay fast
 
-    blurred: Matrix = gaussian_filter1d(matrix, sigma, axis=0, mode="reflect", truncate=4.0)
+    blurred: Matrix = gaussian_filter1d(matrix, sigma, axis=0, mode="reflect", truncate=reach)
     return blurred
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..networks.openpose import build_body, build_face, build_hand
-from .annotator import Annotator, File
+from ..networks.transformer import build_transformer
+from .annotator import HUGGING_FACE, Annotator, File
 
 
 def _openpose(part: str, file: str, size: int, sha256: str, build: Callable[..., Any]) -> Annotator:
     return Annotator(
         f"OpenPose-{part}",
-        (File(file, size, sha256, f"https://huggingface.co/lllyasviel/Annotators/resolve/main/{file}"),),
+        (File(file, size, sha256, f"{HUGGING_FACE}lllyasviel/Annotators/resolve/main/{file}"),),
         "of Carnegie Mellon University's OpenPose, for academic or non-profit research",
         "commercial use needs another licence from the university",
         build,
@@ -46,4 +48,37 @@ OPENPOSE = (
     ),
 )
 
-POSES: tuple[Annotator, ...] = (*OPENPOSE,)
+
+def _folder(identifier: str, repository: str, architecture: str, values_per_pixel: int, half: bool) -> Annotator:
+    address = f"{HUGGING_FACE}{repository}/resolve/main/"
+    return Annotator(
+        identifier,
+        tuple(File(name, address=address + name) for name in ("config.json", "model.safetensors")),
+        "Apache-2.0",
+        "everyone may use it commercially",
+        partial(build_transformer, architecture=architecture),
+        values_per_pixel,
+        half,
+        folder=repository,
+        reads="path",
+    )
+
+
+VITPOSES = tuple(
+    _folder(f"ViTPose-{name}", f"usyd-community/vitpose-{file}", "VitPoseForPoseEstimation", values, half=True)
+    for name, file, values in (
+        ("Base", "base-simple", 80),
+        ("Plus-Small", "plus-small", 50),
+        ("Plus-Base", "plus-base", 100),
+        ("Plus-Large", "plus-large", 130),
+        ("Plus-Huge", "plus-huge", 160),
+    )
+)
+
+# Its boxes are fractions of the picture: half precision knows them to a pixel or two only.
+RT_DETRS = tuple(
+    _folder(f"RT-DETR-R{depth}", f"PekingU/rtdetr_r{depth}vd", "RTDetrForObjectDetection", values, half=False)
+    for depth, values in ((18, 100), (50, 200), (101, 200))
+)
+
+POSES: tuple[Annotator, ...] = (*OPENPOSE, *VITPOSES, *RT_DETRS)

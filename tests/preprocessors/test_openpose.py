@@ -125,6 +125,17 @@ def test_people_as_controlnet_aux_finds_them(case: str) -> None:
         assert np.abs(ours[:, 2] - theirs[:, 2]).max() < 1e-4
 
 
+def test_long_limbs_have_to_be_clearer() -> None:
+    size = Size(184, 560)
+    maps = maps_of([figure(120, 92, 60, -1.57)], size)
+    maps[:38] *= 0.3
+    (body,) = bodies(torch.zeros(1, 3, *size), answering((maps[None, :38], maps[None, 38:])))[0]
+    (expected,) = their_bodies(noise(*size), maps)
+    assert np.array_equal(body[:, :2], expected[:, :2])
+    # From the neck to the hips it is further than half of the picture's height.
+    assert not body[8:14].any() and body[:4, 2].all()
+
+
 def test_the_picture_that_the_body_network_sees() -> None:
     """Theirs is rounded to 8 bits, blue first, and -0.5..0.5."""
     picture = noise(250, 333)
