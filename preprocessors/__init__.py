@@ -39,6 +39,7 @@ from .tile import TILE
 from .tile_guided import TILE_GUIDED
 from .tile_simple import TILE_SIMPLE
 from .upernet import UPERNET
+from .vitpose import VITPOSE
 from .xdog import XDOG
 from .zoe_depth import ZOE_DEPTH
 
@@ -79,6 +80,7 @@ PREPROCESSORS: tuple[Preprocessor, ...] = (
     DEPTH_PRO,
     DWPOSE,
     OPENPOSE,
+    VITPOSE,
     NORMAL_BAE,
     ONEFORMER,
     MASK2FORMER,

@@ -21,6 +21,7 @@ from control_composer.tests.preprocessors import (
     weights_normals,
     weights_openpose,
     weights_segmentation,
+    weights_vitpose,
 )
 
 Shapes = dict[str, tuple[int, ...]]
@@ -146,6 +147,7 @@ WRITTEN: dict[str, Callable[[Path], None]] = {
     **weights_dwpose.WRITTEN,
     **weights_depth.WRITTEN,
     **weights_segmentation.WRITTEN,
+    **weights_vitpose.WRITTEN,
 }
 """By annotator that is built from a path: what writes its small file, or its folder, there."""
 
