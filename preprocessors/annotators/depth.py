@@ -14,7 +14,7 @@ ASK = "ask its authors before commercial use"
 
 Width = Literal["Small", "Base", "Large"]
 # Numbers for each pixel looked at, counted on the published settings by benchmarks/depth_published.py and doubled.
-VALUES: dict[Width, int] = {"Small": 400, "Base": 700, "Large": 1200}
+VALUES: dict[Width, int] = {"Small": 240, "Base": 480, "Large": 760}
 
 METRIC = "depth-anything/Depth-Anything-V2-Metric"
 KNOWN: dict[str, tuple[int, str]] = {
@@ -102,10 +102,10 @@ MIDAS = (
         "DPTForDepthEstimation",
         "Apache-2.0",
         EVERYONE,
-        1200,
+        640,
         weights="pytorch_model.bin",
     ),
-    folder("DPT-Large", "Intel/dpt-large", "DPTForDepthEstimation", "Apache-2.0", EVERYONE, 1200),
+    folder("DPT-Large", "Intel/dpt-large", "DPTForDepthEstimation", "Apache-2.0", EVERYONE, 700),
 )
 
 # Its metres come of sums of exponentials: without the files nothing shows that half precision holds them.
@@ -116,11 +116,11 @@ ZOES = (
         "ZoeDepthForDepthEstimation",
         "MIT",
         EVERYONE,
-        1600,
+        1400,
         half=False,
     ),
-    folder("ZoeDepth-NYU", "Intel/zoedepth-nyu", "ZoeDepthForDepthEstimation", "MIT", EVERYONE, 1600, half=False),
-    folder("ZoeDepth-KITTI", "Intel/zoedepth-kitti", "ZoeDepthForDepthEstimation", "MIT", EVERYONE, 1600, half=False),
+    folder("ZoeDepth-NYU", "Intel/zoedepth-nyu", "ZoeDepthForDepthEstimation", "MIT", EVERYONE, 1400, half=False),
+    folder("ZoeDepth-KITTI", "Intel/zoedepth-kitti", "ZoeDepthForDepthEstimation", "MIT", EVERYONE, 1400, half=False),
 )
 
 DEPTH_PRO = folder(
@@ -129,7 +129,7 @@ DEPTH_PRO = folder(
     "DepthProForDepthEstimation",
     "Apple's model licence for research (AMLR)",
     NOBODY,
-    1200,
+    860,
 )
 
 DEPTHS: tuple[Annotator, ...] = (*DEPTH_ANYTHINGS, *MIDAS, *ZOES, DEPTH_PRO)
