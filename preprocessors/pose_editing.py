@@ -34,12 +34,11 @@ def moved(pose: Pose, *, scale: float = 1.0, about: str = "each person", right: 
         raise PreprocessorError(
             f"scale: found {scale}, but a factor over 0 was expected; 1 keeps people as large as they are."
         )
-    canvas = np.zeros(2), np.array([pose.width, pose.height], dtype=np.float64)
 
     def edited(person: Person) -> Person:
-        low, high = extent(person) if about == "each person" else canvas
+        about_x, about_y = middle(person) if about == "each person" else (pose.width / 2, pose.height / 2)
         # So ordered, a scale of 1 and no offset change no bit: places are truncated to pixels.
-        offset = (low + high) / 2 * (1 - scale) + (right, down)
+        offset = np.array([about_x * (1 - scale) + right, about_y * (1 - scale) + down])
         return _moved(person, lambda places: places * scale + offset)
 
     return replace(pose, people=tuple(edited(person) for person in pose.people))
@@ -57,9 +56,9 @@ def chosen(pose: Pose, who: str, number: int = 0) -> Pose:
     if not people:
         return replace(pose, people=())
     keys: dict[str, Callable[[Person], float]] = {
-        "largest": lambda person: -float(np.prod(np.subtract(*extent(person)))),
-        "leftmost": lambda person: float(sum(extent(person))[0]),
-        "rightmost": lambda person: -float(sum(extent(person))[0]),
+        "largest": lambda person: -area(person),
+        "leftmost": lambda person: middle(person)[0],
+        "rightmost": lambda person: -middle(person)[0],
     }
     return replace(pose, people=(min(people, key=keys[who]),))
 
@@ -93,6 +92,18 @@ def extent(person: Person) -> tuple[np.ndarray, np.ndarray]:
     if not places.size:
         return np.zeros(2), np.zeros(2)
     return places.min(axis=0), places.max(axis=0)
+
+
+def middle(person: Person) -> tuple[float, float]:
+    low, high = extent(person)
+    x, y = (low + high) / 2
+    return float(x), float(y)
+
+
+def area(person: Person) -> float:
+    """Square pixels, of what was seen."""
+    low, high = extent(person)
+    return float(np.prod(high - low))
 
 
 def _places(person: Person) -> np.ndarray:

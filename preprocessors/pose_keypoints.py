@@ -99,7 +99,7 @@ def _frame(frame: Any, where: str) -> Frame:
 
 
 def _canvas(frame: Mapping[str, Any], where: str) -> Size | None:
-    sides = frame.get("canvas_height"), frame.get("canvas_width")
+    sides: tuple[Any, Any] = frame.get("canvas_height"), frame.get("canvas_width")
     if not any(sides):
         return None
     if not all(_is_number(side) and 1 <= side <= LARGEST_SIDE and side == int(side) for side in sides):
@@ -107,7 +107,7 @@ def _canvas(frame: Mapping[str, Any], where: str) -> Size | None:
             f"pose, {where}: found a canvas of width {sides[1]!r} and height {sides[0]!r}, but whole numbers of pixels up to "
             f"{LARGEST_SIDE} were expected; correct them in the node or file that the pose comes from."
         )
-    return Size(*(int(side) for side in sides if side is not None))
+    return Size(int(sides[0]), int(sides[1]))
 
 
 def _parts(person: Any, where: str) -> dict[str, np.ndarray]:

@@ -34,7 +34,7 @@ class Program(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Any:
         # Otherwise the first calls are spent on watching and rewriting the program, seconds of them on an accelerator.
-        with torch.jit.optimized_execution(False):
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             return self.script(*tensors)
 
 
