@@ -15,8 +15,12 @@ from .preprocess import IMAGE_TOOLTIP, resolution_input
 CATEGORY = "Control Composer/preprocess/from controlnet_aux"
 OURS: dict[str, type[io.ComfyNode]] = {
     node.define_schema().node_id: node
-    for section in (preprocess, hint_size, pose, pose_files)
-    for node in section.NODES
+    for node in (
+        *preprocess.NODES,
+        *hint_size.NODES,
+        pose.ControlComposerDrawPose,
+        pose_files.ControlComposerSavePose,
+    )
 }
 HERE = tuple(counterpart for counterpart in COUNTERPARTS if counterpart.new in OURS)
 
