@@ -141,7 +141,7 @@ def strength(points: Points, starts: np.ndarray, ends: np.ndarray, channels: np.
         for origin, way in ((points.x, ways[:, 0]), (points.y, ways[:, 1]))
     )
     frame, channel = (torch.from_numpy(a)[:, None].to(fields.device) for a in (points.frame[starts], channels))
-    directions = torch.from_numpy(ways / lengths[:, None]).to(fields.device, torch.float32)[:, None]
+    directions = torch.from_numpy((ways / lengths[:, None]).astype(np.float32)).to(fields.device)[:, None]
     asked = fields[frame, channel, y, x] * directions[..., 0] + fields[frame, channel + 1, y, x] * directions[..., 1]
     means, places = asked.mean(1).cpu().numpy(), (asked > JOINED).sum(1).cpu().numpy()
     likely = means + np.minimum(LONGEST * fields.shape[2] / lengths - 1, 0)

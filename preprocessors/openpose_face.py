@@ -45,9 +45,9 @@ def faces_in(picture_bchw: Tensor, boxes: Sequence[Box], network: Network, pixel
     best = []
     for one, box in zip(maps, boxes, strict=True):
         large = interpolate(one[None], (box.height, box.width), mode="bilinear", align_corners=True)
-        best.append(torch.stack(large[0].flatten(1).max(1), 1).double())
-    found = torch.stack(best).cpu().numpy()
-    return [face_of(one[:, 0], one[:, 1].astype(int), box) for one, box in zip(found, boxes, strict=True)]
+        best.append(large[0].flatten(1).max(dim=1))
+    scores, places = (torch.stack(parts).cpu().numpy() for parts in zip(*best, strict=True))
+    return [face_of(*found) for found in zip(scores, places, boxes, strict=True)]
 
 
 def face_of(scores: np.ndarray, places: np.ndarray, box: Box) -> np.ndarray | None:

@@ -57,6 +57,5 @@ def smoothed(matrix: Matrix, sigma: float, reach: float = 4.0) -> Matrix:
 
 def resampled(maps_bchw: Tensor, rows: Matrix, columns: Matrix) -> Tensor:
     """(B, C, H, W) -> (B, C, H', W') float32 where the maps are."""
-    down = torch.from_numpy(rows).to(maps_bchw.device, torch.float32)
-    across = torch.from_numpy(columns).to(maps_bchw.device, torch.float32)
+    down, across = (torch.from_numpy(one.astype(np.float32)).to(maps_bchw.device) for one in (rows, columns))
     return down @ maps_bchw.float() @ across.T

@@ -105,7 +105,7 @@ def refinement(maps: Tensor, at: Tensor) -> Tensor:
     """
     height, width = maps.shape[2:]
     rows, columns = (smoothed(np.eye(length), SIGMA, (REACH + 0.1) / SIGMA) for length in (height, width))
-    logs = resampled(maps, rows, columns).clamp(FAINTEST, STRONGEST).log().double().flatten(2)
+    logs = resampled(maps, rows, columns).clamp(FAINTEST, STRONGEST).log().flatten(2)
 
     def beside(right: int, down: int) -> Tensor:
         x, y = (at[..., 0] + right).clamp(0, width - 1), (at[..., 1] + down).clamp(0, height - 1)
@@ -124,7 +124,7 @@ def refinement(maps: Tensor, at: Tensor) -> Tensor:
     )
     # Where there is no top, the parabola's may be anywhere.
     believed = step.isfinite().all(2, keepdim=True) & (step.abs() <= 1).all(2, keepdim=True)
-    return torch.where(believed, step, 0.0).to(maps)
+    return torch.where(believed, step, 0.0)
 
 
 def as_body(points: np.ndarray) -> np.ndarray:
