@@ -61,8 +61,21 @@ def networks_for(identifiers: Sequence[str], size: Size) -> Ready:
         force_full_load=any(BY_ID[identifier].reads == "path" for identifier in identifiers),
     )
     free = comfy.model_management.get_free_memory(device)
-    networks = {identifier: Network(one.patcher.model, device, one.dtype) for identifier, one in held.items()}
+    networks = {identifier: Network(network_of(one.patcher), device, one.dtype) for identifier, one in held.items()}
     return Ready(networks, max(1, int(free * SHARE / frame)))
+
+
+class Placeable(nn.Module):
+    """Around a network whose own `device` cannot be set, as the host sets it."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+
+def network_of(patcher: Any) -> nn.Module:
+    model: nn.Module = patcher.model
+    return model.network if isinstance(model, Placeable) else model
 
 
 def held_network(annotator: Annotator) -> Held:
@@ -79,7 +92,7 @@ def held_network(annotator: Annotator) -> Held:
     def load() -> tuple[Any, torch.dtype]:
         offload_device = management.unet_offload_device()
         if annotator.reads == "path":
-            module = annotator.build(path, dtype=computes).to(offload_device)
+            module = Placeable(annotator.build(path, dtype=computes)).to(offload_device)
             return comfy.model_patcher.ModelPatcher(module, device, offload_device), computes
         module = from_tensors(annotator, path, dtype, manual_cast_dtype).to(offload_device)
         return comfy.model_patcher.CoreModelPatcher(module, device, offload_device), computes
