@@ -8,6 +8,7 @@ import importlib.util
 import json
 import sys
 import time
+import types
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +62,11 @@ def main():
     import comfy_api.latest  # noqa: F401
 
     import nodes  # noqa: F401  ComfyUI's: what the host has loaded before it comes to packs
+    import server
+    from app.node_replace_manager import NodeReplaceManager
+
+    # The part of the running server that packs are handed.
+    server.PromptServer.instance = types.SimpleNamespace(node_replace_manager=NodeReplaceManager())
 
     begin = time.perf_counter()
     module = load(str(ROOT).replace(".", "_x_"))
