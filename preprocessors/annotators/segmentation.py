@@ -1,4 +1,5 @@
-"""Networks of segmentation: folders of the hub, read by transformers. Sizes are known only where they are given."""
+"""Networks of segmentation: folders of the hub, read by transformers. Sizes are known only where they are given; numbers for each pixel are
+those that benchmarks/segmentation_published.py counts, doubled."""
 
 from __future__ import annotations
 
@@ -57,7 +58,7 @@ _oneformer = partial(
     kind=TaskSegmenter,
     licence="MIT",
     commercial=EVERYONE,
-    values_per_pixel=1600,
+    values_per_pixel=800,
     half=False,
 )
 
@@ -81,7 +82,7 @@ MASK2FORMERS = tuple(
         palette,
         "CC-BY-NC-4.0",
         NOBODY,
-        1600,
+        600,
         half=False,
         divisor=32,
         weights=SAFE if (width, palette) == ("large", ADE20K) else BIN,
@@ -98,7 +99,7 @@ UPERNETS = tuple(
         ADE20K,
         "no licence known here",
         ASK,
-        1200,
+        700,
         weights=SAFE if backbone in ("convnext-tiny", "swin-large") else BIN,
     )
     for backbone in (
@@ -115,7 +116,7 @@ SEGFORMERS = tuple(
         ADE20K,
         "NVIDIA's source code licence for SegFormer: research and evaluation",
         NOBODY,
-        800,
+        300 if width.startswith("b0") else 900,
         weights=SAFE if width.startswith("b0") else BIN,
     )
     for width in (*(f"b{number}-finetuned-ade-512-512" for number in range(5)), "b5-finetuned-ade-640-640")
