@@ -13,15 +13,13 @@ from .aux_names import COUNTERPARTS, IN_ONE, OF_THE_HOST, SIZE_OF_LATENT, Counte
 from .preprocess import IMAGE_TOOLTIP, resolution_input
 
 CATEGORY = "Control Composer/preprocess/from controlnet_aux"
-OURS: dict[str, type[io.ComfyNode]] = {
-    node.define_schema().node_id: node
-    for node in (
-        *preprocess.NODES,
-        *hint_size.NODES,
-        pose.ControlComposerDrawPose,
-        pose_files.ControlComposerSavePose,
-    )
-}
+WRAPPED: list[type[io.ComfyNode]] = [
+    *preprocess.NODES,
+    *hint_size.NODES,
+    pose.ControlComposerDrawPose,
+    pose_files.ControlComposerSavePose,
+]
+OURS = {node.define_schema().node_id: node for node in WRAPPED}
 HERE = tuple(counterpart for counterpart in COUNTERPARTS if counterpart.new in OURS)
 
 

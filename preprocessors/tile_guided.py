@@ -91,7 +91,7 @@ def smoothed(channels: Sequence[Any], epsilon: float, box: Step, down: Step, up:
     xx, xy, xz, yy, yz, zz = (covariance(i, j) for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)))
     first, second, third = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
     share = epsilon / (xx * first + xy * second + xz * third)
-    m = [
+    m: list[list[Any]] = [
         [first * share, second * share, third * share],
         [None, (xx * zz - xz * xz) * share, (xz * xy - xx * yz) * share],
         [None, None, (xx * yy - xy * xy) * share],
