@@ -42,8 +42,9 @@ class LineartAnime(nn.Module):
     def forward(self, picture: Tensor) -> Tensor:
         x, beside = self.downs[0](picture), []
         for depth, down in enumerate(self.downs[1:], start=1):
-            beside.append(x)
-            x = down(leaky_relu(x, SLOPE))
+            # What comes up takes this, too: of it only what is positive, which stays as it is.
+            beside.append(leaky_relu(x, SLOPE, inplace=True))
+            x = down(x)
             if depth < DEEPEST:
                 x = instance_norm(x)
         for up in reversed(self.ups[1:]):
