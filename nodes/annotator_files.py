@@ -11,6 +11,7 @@ import yaml
 
 from ..preprocessors import PreprocessorError
 from ..preprocessors.annotators import Annotator, File
+from ..preprocessors.networks.transformer import WEIGHTS
 
 FOLDER = "annotators"
 """The host's models folder of these files."""
@@ -48,8 +49,20 @@ def located(annotator: Annotator) -> Path | None:
 
 
 def missing(annotator: Annotator, folder: Path) -> list[str]:
-    """The names of the files that a folder lacks."""
-    return [file.name for file in annotator.files if not (folder / file.name).is_file()]
+    """The names of the files that a folder lacks. Weights in either of transformers' formats do."""
+    return [
+        file.name
+        for file in annotator.files
+        if not any((folder / name).is_file() for name in (WEIGHTS if file.name in WEIGHTS else (file.name,)))
+    ]
+
+
+def weights_of(annotator: Annotator, place: Path) -> Path:
+    """The file with the numbers of an annotator that was found there."""
+    if not annotator.folder:
+        return place
+    names = WEIGHTS if annotator.file in WEIGHTS else (annotator.file,)
+    return next((place / name for name in names if (place / name).is_file()), place / annotator.file)
 
 
 def files(annotator: Annotator) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from ..checkpoints.read import open_checkpoint
 from ..preprocessors.annotators import BY_ID, Annotator
 from ..preprocessors.networks.network import Network
 from ..preprocessors.sizing import Size
-from .annotator_files import find
+from .annotator_files import find, weights_of
 
 KEPT = 4
 """How many networks stay in memory after use; the host moves them off its device whenever it needs the room."""
@@ -97,8 +97,7 @@ def held_network(annotator: Annotator) -> Held:
         module = from_tensors(annotator, path, dtype, manual_cast_dtype).to(offload_device)
         return comfy.model_patcher.CoreModelPatcher(module, device, offload_device), computes
 
-    weights = path / annotator.file if annotator.folder else path
-    key = (file_stamp(weights), annotator.id, dtype, device)
+    key = (file_stamp(weights_of(annotator, path)), annotator.id, dtype, device)
     patcher, computes = LOADED.get(key, load)
     RECENT[key] = patcher
     RECENT.move_to_end(key)

@@ -16,7 +16,7 @@ import folder_paths
 import huggingface_hub
 from utils.extra_config import load_extra_path_config
 
-from control_composer.nodes.annotator_files import FOLDER, find, located, register_folder, target_folder
+from control_composer.nodes.annotator_files import FOLDER, find, located, register_folder, target_folder, weights_of
 from control_composer.preprocessors import PreprocessorError
 from control_composer.preprocessors.annotators import BY_ID, File
 
@@ -136,6 +136,20 @@ def test_folders_of_the_host(host: Path, place: str) -> None:
         assert located(SHARED) is None
         put(host / "models" / FOLDER / place / name)
     assert find(SHARED) == host / "models" / FOLDER / place
+
+
+def test_weights_in_either_format(host: Path) -> None:
+    register_folder()
+    published = replace(SHARED, files=(SHARED.files[0], File("pytorch_model.bin")))
+    folder = host / "models" / FOLDER / "owner" / "name"
+    put(folder / "config.json")
+    assert located(published) is None
+    converted = put(folder / "model.safetensors")
+    assert find(published) == folder and weights_of(published, folder) == converted
+    converted.unlink()
+    other = put(folder / "pytorch_model.bin")
+    assert find(SHARED) == folder and weights_of(SHARED, folder) == other
+    assert weights_of(SINGLE, other) == other
 
 
 def test_a_missing_folder_says_where_to_get_it(host: Path) -> None:
