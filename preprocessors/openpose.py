@@ -60,7 +60,8 @@ def people(picture_bchw: Tensor, networks: Mapping[str, Network], with_hands: bo
     everybody = [(frame, body) for frame, of_frame in enumerate(found) for body in of_frame]
     largest = looks_at(size, {"hands": with_hands, "face": with_face})
     pixels = picture_bchw.shape[0] * largest.height * largest.width
-    left = right = heads = [None] * len(everybody)
+    left: list[np.ndarray | None] = [None] * len(everybody)
+    right, heads = left, left
     if with_hands:
         boxes = [hand_box(body, arm, frame, size) for arm in ARMS for frame, body in everybody]
         both = where_boxes(boxes, lambda some: hands_in(picture_bchw, some, networks["OpenPose-hand"], pixels))

@@ -83,7 +83,8 @@ def people_of_maps(fields: Tensor, heat: Tensor, rows: Matrix, columns: Matrix) 
     found = peaks(resampled(heat, smoothed(rows, SIGMA), smoothed(columns, SIGMA)))
     frame, point, y, x = found.T
     scores = resampled(heat, rows, columns)[frame, point, y, x].cpu().numpy()
-    points = Points(*found.cpu().numpy().T, scores)
+    places = found.cpu().numpy()
+    points = Points(places[:, 0], places[:, 1], places[:, 2], places[:, 3], scores)
     joints = joined(points, resampled(fields, rows, columns))
     return [assembled(points, [limb[limb["frame"] == one] for limb in joints]) for one in range(heat.shape[0])]
 

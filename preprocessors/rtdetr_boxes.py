@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -33,7 +35,8 @@ def boxes_of_people(pictures_bchw: Tensor, network: Network, threshold: float) -
 
 
 def person_label(network: Network) -> int:
-    labels = network.module.config.id2label
+    settings: Any = network.module.config
+    labels = settings.id2label
     for number, label in labels.items():
         if str(label).lower() == "person":
             return int(number)

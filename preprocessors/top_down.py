@@ -6,6 +6,7 @@ Human Pose Estimation" (CVPR 2020).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,15 +73,18 @@ def crop(picture_chw: Tensor, area: Tensor) -> Tensor:
         # In the units of grid_sample, -1 and 1 are the outer edges of the outer pixels.
         places.append((2 * at + 1) / length - 1)
     grid = torch.stack([places[1].expand(HEIGHT, WIDTH), places[0][:, None].expand(HEIGHT, WIDTH)], dim=-1)
-    seen = grid_sample(picture_chw[None], grid[None].to(picture_chw), padding_mode="border", align_corners=False)[0]
-    return seen * (inside[0][:, None] & inside[1]).to(seen)
+    seen: Tensor = grid_sample(
+        picture_chw[None], grid[None].to(picture_chw), padding_mode="border", align_corners=False
+    )[0]
+    in_picture: Tensor = inside[0][:, None] & inside[1]
+    return seen * in_picture.to(seen)
 
 
 def maps_of(seen_bchw: Tensor, network: Network) -> Tensor:
     """(people, 17, 64, 48) float32."""
     mean, deviation = (seen_bchw.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
-    several = network.module.config.backbone_config.num_experts > 1
-    data_set = torch.full((len(seen_bchw),), COCO) if several else None
+    settings: Any = network.module.config
+    data_set = torch.full((len(seen_bchw),), COCO) if settings.backbone_config.num_experts > 1 else None
     maps: Tensor = network((seen_bchw - mean) / deviation, dataset_index=data_set).heatmaps
     return maps.float()
 
