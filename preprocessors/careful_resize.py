@@ -66,7 +66,7 @@ def resized(hint: np.ndarray, size: Size) -> np.ndarray:
 
     if hint.shape[:2] == tuple(size):
         return hint
-    marked = (hint < 0).all(axis=2)
+    marked: np.ndarray = np.all(hint < 0, axis=2)
     if marked.any():
         return with_marks(hint, marked, size)
     eight = (hint * 255).round().clip(0, 255).astype(np.uint8)
