@@ -19,7 +19,8 @@ def manga_line(image_bhwc: Tensor, *, networks: Mapping[str, Network], resolutio
 
     def compute(picture: Tensor) -> Tensor:
         gray = sum(255 * weight * channel for weight, channel in zip(GRAY, picture.split(1, 1), strict=True))
-        return 1 - networks["MangaLine"](gray).div(255).clamp(0, 1)
+        paper: Tensor = networks["MangaLine"](gray)
+        return 1 - (paper / 255).clamp(0, 1)
 
     return through(image_bhwc, resolution, compute).repeat(1, 1, 1, 3)
 

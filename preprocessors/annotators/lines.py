@@ -24,7 +24,7 @@ MLSD_LARGE = Annotator(
     "Apache-2.0 (navervision/mlsd, lhwcv/mlsd_pytorch)",
     _EVERYONE,
     build_mlsd,
-    240,
+    160,
     # It makes much of roundings: in float16 up to half of the pixels of MLSD-tiny's lines are elsewhere.
     half=False,
 )
@@ -59,7 +59,7 @@ LINEART = Annotator(
     "MIT (carolineec/informative-drawings)",
     _EVERYONE,
     build_lineart,
-    400,
+    320,
     half=False,
 )
 
@@ -76,7 +76,7 @@ LINEART_COARSE = Annotator(
     "MIT (carolineec/informative-drawings)",
     _EVERYONE,
     build_lineart,
-    400,
+    320,
     half=False,
 )
 
@@ -93,7 +93,7 @@ LINEART_ANIME = Annotator(
     "MIT (Mukosame/Anime2Sketch)",
     _EVERYONE,
     build_lineart_anime,
-    200,
+    160,
     half=False,
 )
 
@@ -110,7 +110,7 @@ MANGA_LINE = Annotator(
     "MIT (ljsabc/MangaLineExtraction_PyTorch)",
     _EVERYONE,
     build_manga_line,
-    300,
+    340,
     half=False,
 )
 

@@ -191,7 +191,7 @@ class MLSD(nn.Module):
         x = self.get_submodule(f"block{self.variant.last}")(x)
         if self.variant.enlarges:
             x = interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
-        return x.float()  # type: ignore[no-any-return]
+        return x.float()
 
 
 def build_mlsd(
