@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ pytest.importorskip("transformers")
 import cv2
 
 from control_composer.preprocessors import PreprocessorError, depth_anything, depth_pro, midas, midas_normal, zoe_depth
+from control_composer.preprocessors.annotators import BY_ID
 from control_composer.preprocessors.annotators.depth import DEPTHS
 from control_composer.preprocessors.looking import SQUARES, fitted_size, largest_size
 from control_composer.preprocessors.nearness import between, quantiles, spread
@@ -298,6 +300,17 @@ def test_what_a_network_sees_is_what_memory_is_set_aside_for() -> None:
         preprocessor(image, networks=networks, **chosen)
         stated = preprocessor.network_size(Size(300, 410), 0, chosen)
         assert 1 <= stated.height * stated.width / (seen[-1][0] * seen[-1][1]) < 2.2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", [one for one in NAMES if BY_ID[one].half])
+def test_half_precision_goes_through(name: str, dtype: torch.dtype) -> None:
+    """The library's code makes tensors of its own on the way; what comes out is float32 again."""
+    whole = random_network(name)
+    half = Network(copy.deepcopy(whole.module).to(dtype), whole.device, dtype)
+    image = as_image(noise(40, 33, 3))
+    found = ours(name, image, half)[0]
+    assert found.dtype == torch.float32 and near(found, ours(name, image)[0], 0.2)
 
 
 def test_numbers_that_are_none_are_refused() -> None:
