@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import gc
 import json
 import statistics
 import sys
@@ -116,6 +117,8 @@ def run(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     }
     with TemporaryDirectory() as folder, torch.inference_mode():
         peers = weights_for(names, Path(folder), device, report) if options.networks else {}
+        gc.collect()
+        gc.freeze()  # or collecting takes longer before each call than the call
         for pixels in options.sizes:
             for count in options.frames:
                 image = pictures(count, pixels)
@@ -129,6 +132,7 @@ def run(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
                             contenders(name, image, peers.get(name)), options.rounds, device, CLOCKS[options.clock]
                         )
                     report["rows"].append(row)
+        gc.unfreeze()
     return report
 
 
