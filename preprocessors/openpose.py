@@ -59,7 +59,8 @@ def people(picture_bchw: Tensor, networks: Mapping[str, Network], with_hands: bo
     found = bodies(picture_bchw, networks["OpenPose-body"])
     everybody = [(frame, body) for frame, of_frame in enumerate(found) for body in of_frame]
     largest = looks_at(size, {"hands": with_hands, "face": with_face})
-    pixels = picture_bchw.shape[0] * largest.height * largest.width
+    # On the CPU many at once are no faster, and need the memory of many.
+    pixels = largest.height * largest.width * (1 if picture_bchw.device.type == "cpu" else picture_bchw.shape[0])
     left: list[np.ndarray | None] = [None] * len(everybody)
     right, heads = left, left
     if with_hands:

@@ -22,9 +22,10 @@ def boxes_of_people(pictures_bchw: Tensor, network: Network, threshold: float) -
     """
     person = person_label(network)
     seen = interpolate(pictures_bchw, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
-    output = network(seen.clamp(0, 1))
-    height, width = pictures_bchw.shape[2:]
-    scores, boxes = output.logits.float().sigmoid(), corners(output.pred_boxes.float(), height, width)
+    # On the CPU many at once are no faster, and need the memory of many.
+    outputs = [network(some) for some in seen.clamp(0, 1).split(1 if network.device.type == "cpu" else len(seen))]
+    logits, parts = (torch.cat([one[name].float() for one in outputs]) for name in ("logits", "pred_boxes"))
+    scores, boxes = logits.sigmoid(), corners(parts, *pictures_bchw.shape[2:])
     # Of all classes together as many are findings as the network has boxes: another class of a box may displace a person.
     queries, classes = scores.shape[1:]
     best, index = scores.flatten(1).topk(queries, dim=1)

@@ -183,7 +183,7 @@ class Nobody(nn.Module):
 
     def forward(self, picture: Tensor) -> Any:
         empty = torch.full((len(picture), 2, 1), -9.0)
-        return type("Output", (), {"logits": empty, "pred_boxes": torch.zeros(len(picture), 2, 4)})()
+        return {"logits": empty, "pred_boxes": torch.zeros(len(picture), 2, 4)}
 
 
 def test_nobody_is_nobody_or_the_whole_picture() -> None:
