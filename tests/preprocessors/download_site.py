@@ -65,8 +65,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.end_headers()
                 return
             self.send_response(206)
-            first = start - site.shifted
-            self.send_header("Content-Range", f"bytes {first}-{len(site.content) - 1}/{len(site.content)}")
+            start -= site.shifted
+            self.send_header("Content-Range", f"bytes {start}-{len(site.content) - 1}/{len(site.content)}")
         else:
             self.send_response(status)
         body = site.content[start:]
