@@ -92,8 +92,8 @@ def held_network(annotator: Annotator) -> Held:
     def load() -> tuple[Any, torch.dtype]:
         offload_device = management.unet_offload_device()
         if annotator.reads == "path":
-            module = Placeable(annotator.build(path, dtype=computes)).to(offload_device)
-            return comfy.model_patcher.ModelPatcher(module, device, offload_device), computes
+            placeable = Placeable(annotator.build(path, dtype=computes)).to(offload_device)
+            return comfy.model_patcher.ModelPatcher(placeable, device, offload_device), computes
         module = from_tensors(annotator, path, dtype, manual_cast_dtype).to(offload_device)
         return comfy.model_patcher.CoreModelPatcher(module, device, offload_device), computes
 

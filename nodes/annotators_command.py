@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import folder_paths
@@ -91,9 +92,7 @@ def download_all(annotators: Sequence[Annotator], offline: bool) -> int:
             say(f"    is there already, at {place}")
             continue
         try:
-            found = fetch(
-                annotator, lambda file, annotator=annotator: Wishes(shown(annotator.files[file].name), offline=offline)
-            )  # type: ignore[misc]
+            found = fetch(annotator, partial(wishes_of, annotator, offline))
         except PreprocessorError as problem:
             say(f"    {problem}")
             failed += 1
@@ -106,6 +105,10 @@ def download_all(annotators: Sequence[Annotator], offline: bool) -> int:
         + (f"; {failed} of {len(annotators)} annotators failed." if failed else ".")
     )
     return 1 if failed else 0
+
+
+def wishes_of(annotator: Annotator, offline: bool, file: int) -> Wishes:
+    return Wishes(shown(annotator.files[file].name), offline=offline)
 
 
 def shown(name: str) -> Callable[[int, int], None]:
