@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..preprocessors.networks.network import Network
 from ..preprocessors.networks.segmenter import PixelSegmenter
@@ -30,17 +30,19 @@ SWINS = {
 }
 
 
+def library() -> Any:
+    import transformers
+
+    return transformers
+
+
 def swin(width: str) -> Any:
-    from transformers import SwinConfig
-
-    return SwinConfig(**SWINS[width], out_features=STAGES)  # type: ignore[arg-type]
+    return library().SwinConfig(**SWINS[width], out_features=STAGES)
 
 
-def segformer(*depths: int, narrow: bool = False) -> nn.Module:
-    from transformers import SegformerConfig, SegformerForSemanticSegmentation
-
-    return SegformerForSemanticSegmentation(
-        SegformerConfig(
+def segformer(*depths: int, narrow: bool = False) -> Any:
+    return library().SegformerForSemanticSegmentation(
+        library().SegformerConfig(
             depths=list(depths),
             hidden_sizes=[32, 64, 160, 256] if narrow else [64, 128, 320, 512],
             decoder_hidden_size=256 if narrow else 768,
@@ -49,45 +51,35 @@ def segformer(*depths: int, narrow: bool = False) -> nn.Module:
     )
 
 
-def upernet(backbone: Any, channels: int) -> nn.Module:
-    from transformers import UperNetConfig, UperNetForSemanticSegmentation
-
-    return UperNetForSemanticSegmentation(
-        UperNetConfig(backbone_config=backbone, auxiliary_in_channels=channels, num_labels=150)
+def upernet(backbone: Any, channels: int) -> Any:
+    return library().UperNetForSemanticSegmentation(
+        library().UperNetConfig(backbone_config=backbone, auxiliary_in_channels=channels, num_labels=150)
     )
 
 
-def convnext(depths: list[int], widths: list[int]) -> nn.Module:
-    from transformers import ConvNextConfig
-
-    return upernet(ConvNextConfig(depths=depths, hidden_sizes=widths, out_features=STAGES), widths[2])
+def convnext(depths: list[int], widths: list[int]) -> Any:
+    return upernet(library().ConvNextConfig(depths=depths, hidden_sizes=widths, out_features=STAGES), widths[2])
 
 
-def mask2former(width: str, queries: int) -> nn.Module:
-    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
-
-    return Mask2FormerForUniversalSegmentation(
-        Mask2FormerConfig(backbone_config=swin(width), num_queries=queries, num_labels=150)
+def mask2former(width: str, queries: int) -> Any:
+    return library().Mask2FormerForUniversalSegmentation(
+        library().Mask2FormerConfig(backbone_config=swin(width), num_queries=queries, num_labels=150)
     )
 
 
-def oneformer(width: str, queries: int) -> nn.Module:
-    from transformers import OneFormerConfig, OneFormerForUniversalSegmentation
-
-    return OneFormerForUniversalSegmentation(
-        OneFormerConfig(backbone_config=swin(width), num_queries=queries, num_labels=150)
+def oneformer(width: str, queries: int) -> Any:
+    return library().OneFormerForUniversalSegmentation(
+        library().OneFormerConfig(backbone_config=swin(width), num_queries=queries, num_labels=150)
     )
 
 
-def sam(width: int, layers: int, heads: int, everywhere: list[int]) -> nn.Module:
-    from transformers import SamConfig, SamModel
-
+def sam(width: int, layers: int, heads: int, everywhere: list[int]) -> Any:
     vision = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads, "mlp_dim": 4 * width}
-    return SamModel(SamConfig(vision_config={**vision, "global_attn_indexes": everywhere}))
+    return library().SamModel(library().SamConfig(vision_config={**vision, "global_attn_indexes": everywhere}))
 
 
 # By name: how it is made, and the sides that it looks at in counting. Mask2Former and OneFormer must be computed for it, so they look at less.
-PUBLISHED: Mapping[str, tuple[Callable[[], nn.Module], int]] = {
+PUBLISHED: Mapping[str, tuple[Callable[[], Any], int]] = {
     "segformer-b0": (lambda: segformer(2, 2, 2, 2, narrow=True), 512),
     "segformer-b5": (lambda: segformer(3, 6, 40, 3), 640),
     "upernet-convnext-small": (lambda: convnext([3, 3, 27, 3], [96, 192, 384, 768]), 512),
@@ -115,7 +107,7 @@ def counted(name: str) -> str:
     peak = Peak(known)
     with torch.no_grad(), peak:
         if name.startswith("sam"):
-            features: Any = network.get_image_embeddings(picture)  # type: ignore[operator]
+            features: Any = network.get_image_embeddings(picture)
         else:
             network(pixel_values=picture, **named)
     line = f"{name}: {parameters / 1e6:.2f} M parameters, {peak.most / 4 / side**2:.0f} numbers for each pixel of {side} x {side}"
@@ -129,12 +121,10 @@ def counted(name: str) -> str:
 
 def seconds() -> str:
     """Of SegFormer b0, 512 x 512, four frames: each alone, all at once, and in the library's loop."""
-    import transformers
-
     network = segformer(2, 2, 2, 2, narrow=True).eval()
     ours = Network(PixelSegmenter(network, Sight(square=Size(512, 512)), ADE20K), torch.device("cpu"), torch.float32)
     image = torch.rand((4, 512, 512, 3), generator=torch.Generator().manual_seed(0))
-    processor = transformers.SegformerImageProcessor()
+    processor = library().SegformerImageProcessor()
     colours = ADE20K.colours()
 
     def loop() -> None:

@@ -27,6 +27,7 @@ class Segmenter(nn.Module, ABC):
     The classes are those of `palette`, checked when it is built.
     """
 
+    network: Any
     antialias = False
     """How scores are resized: whether shrinking them averages."""
 
@@ -101,7 +102,6 @@ def build_segmenter(
     dtype: torch.dtype = torch.float32,
 ) -> Segmenter:
     """A published folder as a Segmenter. Raises PreprocessorError, also where its classes are not the palette's."""
-    network = build_transformer(folder, architecture=architecture, dtype=dtype)
-    labels: Any = network.config.id2label
-    palette.check(labels, f"{folder.name}/{CONFIG}")
+    network: Any = build_transformer(folder, architecture=architecture, dtype=dtype)
+    palette.check(network.config.id2label, f"{folder.name}/{CONFIG}")
     return kind(network, read_sight(folder, divisor), palette)
