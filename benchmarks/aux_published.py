@@ -126,10 +126,10 @@ def main() -> None:
         for photograph in photographs[:4]:
             hint = make(torch.from_numpy(photograph)[None].float() / 255)
             # A little more than 8-bit steps, so that cutting them off gives them back.
-            eight = ((hint * 255).round() / 255 + 1e-4).clamp(0, 1)
+            stepped = ((hint * 255).round() / 255 + 1e-4).clamp(0, 1)
             for width, height in ((512, 768), (768, 512), (256, 256)):
                 for old, mode in MODES.items():
-                    (wanted,) = resizer.execute(eight, width, height, old)
+                    (wanted,) = resizer.execute(stepped, width, height, old)
                     differences.append(np.abs((placed(hint, Size(height, width), mode) - wanted).numpy() * 255))
         told(f"Resize Hint {name}", differences)
 

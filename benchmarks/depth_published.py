@@ -13,6 +13,7 @@ import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -84,7 +85,7 @@ PUBLISHED: Mapping[str, tuple[str, Callable[[], Any], tuple[int, int]]] = {
     **{
         f"Depth-Anything-V2-{width}": (
             "DepthAnythingForDepthEstimation",
-            lambda width=width: depth_anything_settings(width),
+            partial(depth_anything_settings, width),
             (518, 518),
         )
         for width in WIDTHS
@@ -108,7 +109,7 @@ class Peak(TorchDispatchMode):
     """The most bytes that tensors made while it is on have at once."""
 
     def __init__(self, known: Iterable[Tensor]):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.known = {tensor.untyped_storage()._cdata for tensor in known}
         self.holders: Counter[int] = Counter()
         self.now = self.most = 0

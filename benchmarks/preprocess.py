@@ -160,7 +160,7 @@ def weights_for(
     names: Sequence[str], folder: Path, device: torch.device, report: dict[str, Any]
 ) -> dict[str, Detector]:
     """The other packs' detectors, with the weights that our nodes find in `folder`."""
-    import folder_paths  # type: ignore[import-not-found]  # ComfyUI's
+    import folder_paths  # ComfyUI's
 
     from control_composer.benchmarks.peer_networks import PEER_NETWORKS, written
     from control_composer.nodes.annotator_files import FOLDER
@@ -273,7 +273,7 @@ def memory(name: str, image: Tensor, device: torch.device) -> dict[str, Any]:
 
 def resident(call: Callable[[], Tensor]) -> tuple[Tensor, int]:
     """The call's result and by how many bytes the process grew at most."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     process, done = psutil.Process(), threading.Event()
     before = most = process.memory_info().rss

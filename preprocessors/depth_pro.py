@@ -21,7 +21,7 @@ SIDE = 1536
 
 def depth_pro_metres(image_bhwc: Tensor, network: Network, resolution: int) -> Tensor:
     """(B, H', W') float32 metres, from 0.0001 to 10000."""
-    settings = network.module.config
+    settings = network.settings
     side = round(settings.patch_size / min(settings.scaled_images_ratios))
     picture = resampled(image_bhwc.float().movedim(-1, 1).contiguous(), Size(side, side), "bilinear")
     found = network(standardised(picture, HALVES))

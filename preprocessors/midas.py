@@ -22,7 +22,7 @@ SIDE = 384
 def midas_depth(image_bhwc: Tensor, network: Network, name: str, resolution: int) -> Tensor:
     """(B, H', W') float32: 1 / depth up to scale and shift, in hundreds to thousands."""
     # Other sizes are refused by the hybrid network, and other aspects by both.
-    side = int(network.module.config.image_size)
+    side = int(network.settings.image_size)
     picture = image_bhwc.float().movedim(-1, 1).contiguous()
     picture = resampled(picture, Size(side, side), "bicubic", antialias=True).clamp(0, 1)
     found = finite(network(standardised(picture, HALVES)).predicted_depth, name).to(image_bhwc.device)

@@ -20,6 +20,8 @@ from .sizing import Size
 
 HEIGHT = 184
 """Pixels of the picture that the network sees: half of the 368 that it was trained with."""
+WIDEST = 32
+"""Times as wide as that: a picture of one row would fill the memory."""
 PADDING = 128 / 255
 SIGMA = 3.0
 """Of the smoothing before peaks are sought, in pixels."""
@@ -46,7 +48,7 @@ AT_ONCE = 1 << 26
 def seen_size(size: Size) -> Size:
     """How large the network sees a picture of this size, before its padding."""
     # In this order, because rounding down shows the last bit.
-    scale = HEIGHT / size.height
+    scale = min(HEIGHT / size.height, WIDEST * HEIGHT / size.width)
     return Size(max(1, int(size.height * scale)), max(1, int(size.width * scale)))
 
 

@@ -36,7 +36,7 @@ def boxes_of_people(pictures_bchw: Tensor, network: Network, threshold: float) -
 
 
 def person_label(network: Network) -> int:
-    settings: Any = network.module.config
+    settings = network.settings
     labels = settings.id2label
     for number, label in labels.items():
         if str(label).lower() == "person":

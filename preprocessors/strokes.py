@@ -60,7 +60,7 @@ def strokes_on_device(edges_bhwc: Tensor) -> Tensor:
     on_a_ridge = torch.zeros_like(values, dtype=torch.bool)
     for direction in DIRECTIONS:
         highest = torch.ones_like(on_a_ridge)
-        for rows, columns in zip(*np.nonzero(direction), strict=True):
+        for rows, columns in zip(*np.nonzero(np.array(direction)), strict=True):
             highest &= values >= around[:, rows : rows + height, columns : columns + width]
         on_a_ridge |= highest
     ridges = (on_a_ridge & (values > RIDGE)).to(torch.float32).mul_(255)

@@ -83,7 +83,7 @@ def crop(picture_chw: Tensor, area: Tensor) -> Tensor:
 def maps_of(seen_bchw: Tensor, network: Network) -> Tensor:
     """(people, 17, 64, 48) float32."""
     mean, deviation = (seen_bchw.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
-    settings: Any = network.module.config
+    settings = network.settings
     data_set = torch.full((len(seen_bchw),), COCO) if settings.backbone_config.num_experts > 1 else None
     maps: Tensor = network((seen_bchw - mean) / deviation, dataset_index=data_set).heatmaps
     return maps.float()

@@ -43,7 +43,7 @@ def zoe_metres(image_bhwc: Tensor, network: Network, name: str, side: int) -> Te
     looked = resampled(padded, fitted_size(outer, target(side), MULTIPLE), "bilinear", align_corners=True)
     looked = standardised(looked, HALVES)
     # The network with two heads lets the whole batch vote which one answers, so a frame would depend on its neighbours.
-    votes = len(network.module.config.bin_configurations) > 1
+    votes = len(network.settings.bin_configurations) > 1
     parts = looked.split(1) if votes else (looked,)
     found = torch.cat([finite(network(part).predicted_depth, name) for part in parts]).to(image_bhwc.device)
     whole = resampled(found.unsqueeze(1), outer, "bicubic")

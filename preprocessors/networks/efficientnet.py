@@ -73,9 +73,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         inner = silu(self.conv_pw(x)) if self.expands else x
-        change: Tensor = (self.conv_pwl if self.expands else self.conv_pw)(
-            self.se(silu(self.conv_dw(around(inner, self.kernel, self.stride))))
-        )
+        narrows = self.get_submodule("conv_pwl" if self.expands else "conv_pw")
+        change: Tensor = narrows(self.se(silu(self.conv_dw(around(inner, self.kernel, self.stride)))))
         return x + change if self.adds else change
 
 

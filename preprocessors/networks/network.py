@@ -24,6 +24,11 @@ class Network:
                 *(self.put(value) for value in inputs), **{name: self.put(value) for name, value in named.items()}
             )
 
+    @property
+    def settings(self) -> Any:
+        """Of a network of the transformers library: its config."""
+        return self.module.config
+
     def put(self, value: Any) -> Any:
         """A tensor where the module computes and, unless it holds whole numbers, as it computes; anything else as it is."""
         if not isinstance(value, Tensor):

@@ -77,7 +77,7 @@ class Pixelwise(nn.Module):
     def forward(self, features: Tensor, guess: Tensor) -> Tensor:
         first, *others = self.children()
         # Published as enlarging first; a linear map of each pixel gives the same before it, at a quarter of the work.
-        x = first(torch.cat([features, guess], 1))
+        x: Tensor = first(torch.cat([features, guess], 1))
         x = enlarged(x, torch.Size(2 * size for size in x.shape[2:]))
         for convolution in others:
             x = convolution(x.relu_())
@@ -101,10 +101,10 @@ class Decoder(nn.Module):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         half, quarter, eighth, sixteenth, coarsest = features
-        x = self.up1(self.conv2(coarsest), sixteenth)
-        at8 = self.up2(x, eighth)
-        at4 = self.up3(at8, quarter)
-        at2 = self.up4(at4, half)
+        up1, up2, up3, up4 = (self.get_submodule(f"up{number}") for number in (1, 2, 3, 4))
+        at8 = up2(up1(self.conv2(coarsest), sixteenth), eighth)
+        at4 = up3(at8, quarter)
+        at2 = up4(at4, half)
         guess = self.out_conv_res4(at8, sure(self.out_conv_res8(at8)))
         guess = self.out_conv_res2(at4, sure(guess))
         return self.out_conv_res1(at2, sure(guess))  # type: ignore[no-any-return]

@@ -60,10 +60,10 @@ def main():
 
     comfy.cli_args.args.cpu = True
     import comfy_api.latest  # noqa: F401
-
-    import nodes  # noqa: F401  ComfyUI's: what the host has loaded before it comes to packs
     import server
     from app.node_replace_manager import NodeReplaceManager
+
+    import nodes  # noqa: F401  ComfyUI's: what the host has loaded before it comes to packs
 
     # The part of the running server that packs are handed.
     server.PromptServer.instance = types.SimpleNamespace(node_replace_manager=NodeReplaceManager())

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
-cv2 = pytest.importorskip("cv2")
+pytest.importorskip("cv2")
+
 
 from control_composer.benchmarks.memory import on_cpu as memory_on_cpu
 from control_composer.preprocessors import (

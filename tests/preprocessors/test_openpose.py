@@ -166,6 +166,11 @@ def test_known_figures_are_found_where_they_are() -> None:
     assert all((one[:, 2] > 0.8).all() for one in found)
 
 
+def test_a_single_row_is_not_blown_up() -> None:
+    assert seen_size(Size(100, 3200)) == (184, 5888) and seen_size(Size(1, 3200)) == (1, 5888)
+    assert seen_size(Size(3200, 1)) == (184, 1)
+
+
 def test_nobody() -> None:
     maps = maps_of([], Size(64, 80))
     network = answering((maps[None, :38].repeat(2, 1, 1, 1), maps[None, 38:].repeat(2, 1, 1, 1)))

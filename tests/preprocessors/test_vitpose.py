@@ -131,10 +131,19 @@ def test_a_point_between_cells_is_found_there() -> None:
 
 
 def test_maps_without_a_top_keep_the_peak() -> None:
-    maps = torch.full((1, 1, 64, 48), 0.2)
-    maps[0, 0, 10, 47], maps[0, 0, 11, 46] = 0.9, 0.899
-    found = points_of_maps(maps, torch.tensor([[23.5, 31.5, 47.0, 63.0]]))[0, 0]
-    assert bool(found.isfinite().all()) and float((found[:2] - torch.tensor([47.0, 10.0])).abs().max()) <= 1
+    maps = torch.rand(3, 17, 64, 48, generator=torch.Generator().manual_seed(0)) ** 3
+    # One cell of the map is one pixel of the picture.
+    boxes = torch.tensor([[4.7, 6.3, 42.3, 56.7]] * 3)
+    found, peaks = points_of_maps(maps, areas_of(boxes))[..., :2], maps.flatten(2).argmax(2)
+    peaks = torch.stack([peaks % 48, peaks // 48], 2)
+    (theirs,) = processor("VitPoseImageProcessor").post_process_pose_estimation(
+        type("Output", (), {"heatmaps": maps})(), boxes=[coco_boxes(boxes)]
+    )
+    expected = torch.stack([one["keypoints"].float() for one in theirs])
+    near = ((expected - peaks).abs() <= 1).all(2)
+    assert int((~near).sum()) > 5 and int(near.sum()) > 5
+    assert torch.allclose(found[near], expected[near], atol=0.01)
+    assert torch.allclose(found[~near], peaks[~near].float(), atol=1e-4)
 
 
 @pytest.mark.parametrize("make", [ONE, EXPERTS], ids=["one", "experts"])
