@@ -6,7 +6,6 @@ Human Pose Estimation" (CVPR 2020).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
