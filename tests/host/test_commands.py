@@ -57,6 +57,16 @@ def test_options_of_annotators():
     assert commands.parse(["annotators"])[0].action == "list"
 
 
+@pytest.mark.parametrize(("ours", "base"), [(True, str(place.HOME / "base")), (False, "")])
+def test_annotators_go_where_the_nodes_of_that_host_look(monkeypatch, tmp_path, ours, base):
+    ran = []
+    monkeypatch.setattr(commands, "run_python", lambda host, words, on_cpu: ran.append((words[2:], on_cpu)) or 0)
+    words = ["annotators", "download", "HED", "--folder", str(tmp_path), "--offline"]
+    host = place.Host(Path("python"), Path("comfyui"), ours)
+    assert commands.annotators(host, commands.parse(words)[0]) == 0
+    assert ran == [([base, "--folder", str(tmp_path), "--offline", "--", "download", "HED"], True)]
+
+
 @pytest.mark.parametrize(
     "words",
     [
