@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -31,12 +29,14 @@ def blurred(values_bhwc: Tensor, sigma: float) -> Tensor:
 def blurred_8_bit(picture_bhwc: Tensor, sigma: float, size: int = 0) -> Tensor:
     """Whole numbers 0..255 blurred with a Gaussian of `sigma` pixels and `size` taps (0: as many as it needs), to the same bits as OpenCV's.
 
-    (B, H, W, C) float32 -> the same. Everything in between is a whole number below 2^24, so that products of matrices are exact in any order.
+    (B, H, W, C) float32 -> the same. Matrices are multiplied whose numbers are whole and of 8 bits, and their sums stay below 2^24: that is exact in
+    any order, and in the fewer bits of TF32 or bfloat16, in which torch multiplies float32 where the user allows it.
     """
     kernel = whole_kernel(size or size_of(sigma, 3), sigma)
-    with full_precision():
-        columns_last = _products(picture_bhwc.movedim(-1, 1), kernel)
-        rows_last = _products(columns_last.transpose(2, 3), kernel)
+    columns_last = _products(picture_bhwc.movedim(-1, 1), kernel).transpose(2, 3)
+    upper = (columns_last / FRACTION).floor_()
+    lower = columns_last - FRACTION * upper
+    rows_last = _products(upper, kernel).mul_(FRACTION).add_(_products(lower, kernel))
     return rows_last.add_(FRACTION**2 / 2).mul_(1 / FRACTION**2).floor_().permute(0, 3, 2, 1)
 
 
@@ -75,17 +75,6 @@ def mirrored(length: int, radius: int) -> np.ndarray:
 def nearest_places(length: int, radius: int) -> np.ndarray:
     """The places −radius..length + radius − 1 inside of 0..length − 1, the border pixels repeated (int64)."""
     return np.arange(-radius, length + radius).clip(0, length - 1)
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Within it, products of float32 matrices are not rounded to fewer bits, whatever the user allows."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _in_order(values: Tensor, kernel: np.ndarray) -> Tensor:

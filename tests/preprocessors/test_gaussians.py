@@ -12,7 +12,7 @@ pytest.importorskip("cv2")
 
 import cv2
 
-from control_composer.preprocessors.gaussians import BLOCK, blurred, blurred_8_bit, full_precision
+from control_composer.preprocessors.gaussians import BLOCK, blurred, blurred_8_bit
 from control_composer.preprocessors.strokes import as_strokes, made_safe, strokes_on_device
 from control_composer.tests.preprocessors.pictures import SIZES, as_image, noise, photographs
 
@@ -43,15 +43,15 @@ def test_flat_parts_stay_flat() -> None:
         assert len(blurred(torch.full((1, 50, 61, 1), level), 3.0).unique()) == 1
 
 
-def test_matrices_are_multiplied_in_full() -> None:
-    before = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision("medium")
-        with full_precision():
-            assert torch.get_float32_matmul_precision() == "highest"
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision(before)
+def test_products_are_exact_in_fewer_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU multiplies float32 where the user allows it: factors in 8 bits, sums in float32."""
+    picture, multiply = noise(70, 300), torch.Tensor.__matmul__
+    monkeypatch.setattr(
+        torch.Tensor, "__matmul__", lambda one, other: multiply(one.bfloat16().float(), other.bfloat16().float())
+    )
+    for sigma in (0.5, 2.0, 9.0):
+        found = blurred_8_bit(torch.from_numpy(picture)[None].float(), sigma)
+        assert np.array_equal(found[0].numpy(), cv2.GaussianBlur(picture, (0, 0), sigma))
 
 
 def flipped(edges: torch.Tensor) -> int:
