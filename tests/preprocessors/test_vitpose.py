@@ -132,18 +132,17 @@ def test_a_point_between_cells_is_found_there() -> None:
 
 def test_maps_without_a_top_keep_the_peak() -> None:
     maps = torch.rand(3, 17, 64, 48, generator=torch.Generator().manual_seed(0)) ** 3
-    # One cell of the map is one pixel of the picture.
-    boxes = torch.tensor([[4.7, 6.3, 42.3, 56.7]] * 3)
-    found, peaks = points_of_maps(maps, areas_of(boxes))[..., :2], maps.flatten(2).argmax(2)
-    peaks = torch.stack([peaks % 48, peaks // 48], 2)
+    areas, index = areas_of(BOXES), maps.flatten(2).argmax(2)
+    cell = areas[:, None, 2:] / torch.tensor([47, 63])
+    peaks = torch.stack([index % 48, index // 48], 2) * cell + areas[:, None, :2] - areas[:, None, 2:] / 2
     (theirs,) = processor("VitPoseImageProcessor").post_process_pose_estimation(
-        type("Output", (), {"heatmaps": maps})(), boxes=[coco_boxes(boxes)]
+        type("Output", (), {"heatmaps": maps})(), boxes=[coco_boxes(BOXES)]
     )
     expected = torch.stack([one["keypoints"].float() for one in theirs])
-    near = ((expected - peaks).abs() <= 1).all(2)
-    assert int((~near).sum()) > 5 and int(near.sum()) > 5
+    near, found = ((expected - peaks).abs() <= cell).all(2), points_of_maps(maps, areas)[..., :2]
+    assert int((~near).sum()) >= 3 and int(near.sum()) >= 3
     assert torch.allclose(found[near], expected[near], atol=0.01)
-    assert torch.allclose(found[~near], peaks[~near].float(), atol=1e-4)
+    assert torch.allclose(found[~near], peaks[~near], atol=1e-3)
 
 
 @pytest.mark.parametrize("make", [ONE, EXPERTS], ids=["one", "experts"])
