@@ -26,7 +26,7 @@ from control_composer.nodes.annotators import KEPT, LOADED, RECENT, held_network
 from control_composer.preprocessors import PREPROCESSORS, PreprocessorError
 from control_composer.preprocessors.annotators import ANNOTATORS, BY_ID
 from control_composer.preprocessors.sizing import Size
-from control_composer.tests.preprocessors.annotator_weights import MADE, random_network, write_all
+from control_composer.tests.preprocessors.annotator_weights import MADE, random_network, write
 
 PIDINET = BY_ID["PiDiNet"]
 PICTURE = torch.rand((3, 40, 70, 3), generator=torch.Generator().manual_seed(0))
@@ -110,8 +110,9 @@ def test_one_network_for_one_file_and_another_for_a_changed_one(folder: Path) ->
 
 
 def test_only_the_last_few_stay_in_memory(folder: Path) -> None:
-    write_all(folder)
     chosen = [annotator for annotator in ANNOTATORS if annotator.id.startswith("PiDiNet")][: KEPT + 1]
+    for annotator in chosen:
+        write(annotator, folder)
     held = [weakref.ref(held_network(annotator).patcher) for annotator in chosen]
     gc.collect()
     assert [reference() is not None for reference in held] == [False, *[True] * KEPT]

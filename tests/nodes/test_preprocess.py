@@ -21,12 +21,17 @@ BY_ID: dict[str, Any] = {node.define_schema().node_id: node for node in NODES}
 CANNY_NODE = BY_ID["ControlComposerCanny"]
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small random networks under the published files' names."""
+    folder = tmp_path_factory.mktemp("annotators")
+    write_all(folder)
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def annotator_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Small random networks under the published files' names, in a models folder of their own."""
-    write_all(tmp_path)
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, FOLDER, ([str(tmp_path)], set()))
-    return tmp_path
+def annotator_files(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, FOLDER, ([str(written)], set()))
 
 
 def frames(count: int) -> torch.Tensor:
