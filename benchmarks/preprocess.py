@@ -69,7 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "leave --device out, or run where there is such a device."
         )
     report = run(options, device)
-    show(report)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
 
@@ -98,7 +97,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Everything that was measured, as it goes into the JSON file."""
+    """Everything that was measured, as it goes into the JSON file; printed as a table as it comes."""
     import cv2
 
     from control_composer.benchmarks.surroundings import commit, hardware
@@ -117,6 +116,7 @@ def run(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     }
     with TemporaryDirectory() as folder, torch.inference_mode():
         peers = weights_for(names, Path(folder), device, report) if options.networks else {}
+        show_surroundings(report)
         gc.collect()
         gc.freeze()  # or collecting takes longer before each call than the call
         for pixels in options.sizes:
@@ -132,6 +132,7 @@ def run(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
                             contenders(name, image, peers.get(name)), options.rounds, device, CLOCKS[options.clock]
                         )
                     report["rows"].append(row)
+                    print(line(row), flush=True)
         gc.unfreeze()
     return report
 
@@ -294,16 +295,14 @@ def resident(call: Callable[[], Tensor]) -> tuple[Tensor, int]:
     return result, most - before
 
 
-def show(report: dict[str, Any]) -> None:
-    """The report as a table for a person."""
+def show_surroundings(report: dict[str, Any]) -> None:
+    """What stands above the table."""
     print(
         f"{report['date']}, commit {report['commit']}, {report['hardware']}, torch {report['torch']}, OpenCV {report['opencv']}, "
         f"{report['rounds']} rounds, {report['clock']} time"
     )
     for sentence in report["skipped"]:
         print(sentence)
-    for row in report["rows"]:
-        print(line(row))
 
 
 def line(row: dict[str, Any]) -> str:
