@@ -16,7 +16,6 @@ import comfy.model_patcher
 
 from control_composer.nodes.convert import NODES
 from control_composer.preprocessors import PreprocessorError
-from control_composer.preprocessors.face_mesh import COLOURS, PUPILS
 from control_composer.preprocessors.normal_convention import BAE, CONVENTIONS, DIRECTX, MIDAS, OPENGL, normal_convention
 from control_composer.preprocessors.normal_from_depth import normal_from_depth
 from control_composer.preprocessors.segment_colours import seeded_colours
@@ -164,6 +163,17 @@ def test_things_that_sam3_follows() -> None:
     assert run("ColourTracks", data | {"packed_masks": None}).shape == (3, 32, 60, 3)
 
 
+LAION_FACE = {
+    "face_oval": (10, 200, 10),
+    "left_eye": (10, 200, 180),
+    "left_eyebrow": (10, 220, 180),
+    "right_eye": (180, 200, 10),
+    "right_eyebrow": (180, 220, 10),
+    "lips": (10, 180, 10),
+}
+"""Red, green, blue: the published drawing's colours, which it gives as blue, green, red."""
+
+
 def test_faces() -> None:
     extras = pytest.importorskip("comfy_extras.nodes_mediapipe")
     points = np.full((478, 2), 5.0, dtype=np.float32)
@@ -177,15 +187,15 @@ def test_faces() -> None:
     parts["lips"] |= {(300, 10)}
     parts["nose"] = frozenset({(0, 11)})
     face = {"landmarks_xy": points}
-    small = {"landmarks_xy": np.minimum(points, 150) * 0.2}
+    small = {"landmarks_xy": np.minimum(points, 150) * np.array([1, 0.2], dtype=np.float32)}
     data = {"frames": [[face], [], [small]], "image_size": (150, 160), "connection_sets": parts}
     hint = run("DrawFaces", data)
     assert hint.shape == (3, 150, 160, 3) and not hint[1:].any()
     shown = (hint[0] * 255).round()
     for part, y in places.items():
-        assert tuple(shown[y, 75].tolist()) == COLOURS[part]
+        assert tuple(shown[y, 75].tolist()) == LAION_FACE[part]
         assert not shown[y + 5, 75].any()
-    assert tuple(shown[140, 60].tolist()) == PUPILS[468] and tuple(shown[139, 89].tolist()) == PUPILS[473]
+    assert shown[140, 60].tolist() == [250, 200, 10] and shown[139, 89].tolist() == [10, 200, 250]
     assert run("DrawFaces", data, smallest=10)[2].any()
     # Where the host draws the same parts in one colour, its line out of the picture aside.
     parts["lips"] -= {(300, 10)}
