@@ -117,6 +117,8 @@ def run(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     with TemporaryDirectory() as folder, torch.inference_mode():
         peers = weights_for(names, Path(folder), device, report) if options.networks else {}
         show_surroundings(report)
+        for name in names[:1]:
+            ours(name)  # imports what stays
         gc.collect()
         gc.freeze()  # or collecting takes longer before each call than the call
         for pixels in options.sizes:

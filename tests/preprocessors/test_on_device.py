@@ -105,6 +105,12 @@ def test_made_larger_first(name: str, on_device: Callable[..., Tensor]) -> None:
     assert name == "Canny" or float(apart.max()) <= 1.01
 
 
+@pytest.mark.parametrize("name", ["RecolorIntensity", "Threshold", "Blur"])
+def test_pictures_between_and_outside_of_8_bit_steps(name: str, on_device: Callable[..., Tensor]) -> None:
+    image = torch.rand(1, 30, 40, 3, generator=torch.Generator().manual_seed(0)) * 1.6 - 0.3
+    compare(on_device(BY_ID[name], image), BY_ID[name](image), True)
+
+
 @pytest.mark.parametrize("preprocessor", WITHOUT_WEIGHTS, ids=lambda one: one.id)
 def test_a_batch_is_the_stack_of_singles_and_the_same_again(
     preprocessor: Preprocessor, on_device: Callable[..., Tensor]
