@@ -33,10 +33,13 @@ def blurred_8_bit(picture_bhwc: Tensor, sigma: float, size: int = 0) -> Tensor:
     any order, and in the fewer bits of TF32 or bfloat16, in which torch multiplies float32 where the user allows it.
     """
     kernel = whole_kernel(size or size_of(sigma, 3), sigma)
-    columns_last = _products(picture_bhwc.movedim(-1, 1), kernel).transpose(2, 3)
-    upper = (columns_last / FRACTION).floor_()
-    lower = columns_last - FRACTION * upper
-    rows_last = _products(upper, kernel).mul_(FRACTION).add_(_products(lower, kernel))
+    lower = _products(picture_bhwc.movedim(-1, 1), kernel).transpose(2, 3)
+    upper = lower.div(FRACTION).floor_()
+    lower.sub_(upper, alpha=FRACTION)
+    rows_last = _products(upper, kernel).mul_(FRACTION)
+    del upper
+    rows_last.add_(_products(lower, kernel))
+    del lower
     return rows_last.add_(FRACTION**2 / 2).mul_(1 / FRACTION**2).floor_().permute(0, 3, 2, 1)
 
 
