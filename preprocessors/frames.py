@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -34,8 +36,13 @@ def each_frame(image_bhwc: Tensor, resolution: int, recipe: Recipe, batched: Bat
     check_picture(image_bhwc, "image")
     size = size_at(Size(image_bhwc.shape[1], image_bhwc.shape[2]), resolution)
     hints = torch.empty((image_bhwc.shape[0], *size, 3))
-    for frame, hint in zip(image_bhwc, hints.numpy(), strict=True):
+
+    def one(frame: Tensor, hint: np.ndarray) -> None:
         write(recipe(np.ascontiguousarray(resize(to_uint8(frame), size))), hint)
+
+    # OpenCV and numpy let other threads run while they compute, and much of a recipe uses one core only.
+    with ThreadPoolExecutor(min(len(hints), torch.get_num_threads())) as threads:
+        deque(threads.map(one, image_bhwc, hints.numpy()), maxlen=0)
     return hints.to(image_bhwc.device)
 
 

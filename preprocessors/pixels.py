@@ -69,7 +69,7 @@ def to_uint8(picture_hwc: Tensor) -> np.ndarray:
 
     values = picture_hwc.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy()
     # OpenCV clips to 8 bits by itself, in one pass, but through whole numbers of 32.
-    if values.max() > LARGEST or values.min() < -LARGEST:
+    if cv2.norm(values, cv2.NORM_INF) > LARGEST:
         values = values.clip(0, 1)
     array: np.ndarray = cv2.addWeighted(values, 255.0, values, 0.0, 0.0, dtype=cv2.CV_8U)
     return array
