@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .errors import EvaluationError
+
 
 @dataclass(frozen=True)
 class EdgeScore:
@@ -31,7 +33,7 @@ def edge_score(found: Tensor, wanted: Tensor, tolerance: float = 2.0) -> EdgeSco
     benchmark, PAMI 2004, without its one-to-one assignment.)
     """
     if found.shape != wanted.shape or found.ndim != 3:
-        raise ValueError(
+        raise EvaluationError(
             f"edge_score: found maps of shape {tuple(found.shape)} and wanted ones of {tuple(wanted.shape)}, "
             "but two equal shapes (N, H, W) were expected; resize one of them first."
         )
