@@ -38,10 +38,11 @@ def edge_score(found: Tensor, wanted: Tensor, tolerance: float = 2.0) -> EdgeSco
             "but two equal shapes (N, H, W) were expected; resize one of them first."
         )
     a, b = found > 0.5, wanted > 0.5
-    return EdgeScore(precision=_share(a, _grown(b, tolerance), b), recall=_share(b, _grown(a, tolerance), a))
+    return EdgeScore(precision=_share(a, grown(b, tolerance), b), recall=_share(b, grown(a, tolerance), a))
 
 
-def _grown(edges: Tensor, tolerance: float) -> Tensor:
+def grown(edges: Tensor, tolerance: float) -> Tensor:
+    """(N, H, W) bool -> what lies within `tolerance` pixels of an edge, bool."""
     reach = int(tolerance)
     offset = torch.arange(-reach, reach + 1, device=edges.device, dtype=torch.float32)
     disc = ((offset[:, None] ** 2 + offset[None, :] ** 2) <= tolerance**2).float()

@@ -51,12 +51,11 @@ def angles(found: Tensor, wanted: Tensor) -> Tensor:
     # The arc cosine of nearly 1 would be off by hundredths of a degree.
     across, along = torch.linalg.vector_norm(torch.linalg.cross(a, b), dim=3), (a * b).sum(dim=3)
     valid = _is_normal(a) & _is_normal(b)
-    angle: Tensor = torch.rad2deg(torch.atan2(across, along))
-    return torch.where(valid, angle, torch.nan)
+    return torch.rad2deg(torch.atan2(across, along)).masked_fill(~valid, torch.nan)
 
 
 def _is_normal(vectors: Tensor) -> Tensor:
-    length = torch.linalg.vector_norm(vectors, dim=3)
+    length: Tensor = torch.linalg.vector_norm(vectors, dim=3)
     return (length >= SHORTEST) & (length <= LONGEST)
 
 
@@ -67,4 +66,4 @@ def _median(angle: Tensor, pixels: Tensor) -> Tensor:
         (pixels // 2).unsqueeze(1).clamp(max=angle.shape[1] - 1),
     )
     middle = (ordered.gather(1, lower) + ordered.gather(1, upper)).squeeze(1) / 2
-    return torch.where(pixels > 0, middle, torch.nan)
+    return middle.masked_fill(pixels == 0, torch.nan)
