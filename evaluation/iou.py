@@ -62,7 +62,7 @@ def labels_of(picture: Tensor, colours: Tensor) -> Tensor:
     """The class of the nearest colour at every pixel, in 8-bit RGB: (N, H, W, 3) float 0..1, (classes, 3) float 0..1 -> (N, H, W) int64.
 
     What is nearest to black has NO_CLASS, where no class is black: hints leave it where nothing is asked for. Of two colours as near, the first: classes
-    of one colour, of which ADE20K has some, are one.
+    of one colour, of which ADE20K has two, are one.
     Raises EvaluationError for anything but finite RGB pictures.
     """
     check_pictures("iou", picture, picture)

@@ -60,10 +60,10 @@ def test_a_class_can_be_left_out():
 @pytest.mark.parametrize("palette", [ADE20K, COCO])
 def test_colours_of_a_palette_are_its_classes(palette):
     colours = palette.colours()
-    # ADE20K gives some of its colours to two classes.
+    # ADE20K gives one colour to two classes.
     first = [next(n for n, other in enumerate(palette.classes) if other[0] == colour) for colour, _ in palette.classes]
     assert labels_of(colours.reshape(1, 1, -1, 3), colours)[0, 0].tolist() == first
-    assert len(set(first)) > 130
+    assert len(set(first)) >= len(first) - 1
 
 
 def test_colours_that_compression_changed_are_the_nearest():
