@@ -1,0 +1,60 @@
+"""One process, or several that accelerate started, behind the same few calls."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Processes:
+    """`accelerator`: an `accelerate.Accelerator`, or None for one process without it."""
+
+    def __init__(self, accelerator: Any | None, control: nn.Module) -> None:
+        self._accelerator = accelerator
+        self.count: int = 1 if accelerator is None else accelerator.num_processes
+        self.index: int = 0 if accelerator is None else accelerator.process_index
+        self.device: torch.device = next(control.parameters()).device if accelerator is None else accelerator.device
+
+    @property
+    def first(self) -> bool:
+        return self.index == 0
+
+    def prepare(self, control: nn.Module, optimiser: Any) -> tuple[nn.Module, Any]:
+        """The module to call, which adds up gradients over the processes, and the optimiser to step."""
+        if self._accelerator is None:
+            return control, optimiser
+        together: tuple[nn.Module, Any] = self._accelerator.prepare(control, optimiser)
+        return together
+
+    def gathering(self, control: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """Around each backward pass of a step; the processes exchange gradients in the last one only."""
+        if self._accelerator is None or last:
+            return nullcontext()
+        alone: AbstractContextManager[Any] = self._accelerator.no_sync(control)
+        return alone
+
+    def backward(self, loss: Tensor) -> None:
+        if self._accelerator is None:
+            loss.backward()
+        else:
+            self._accelerator.backward(loss)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Added up over the processes, on each of them."""
+        if self._accelerator is None:
+            return values
+        total: Tensor = self._accelerator.reduce(values, reduction="sum")
+        return total
+
+    def any(self, value: bool) -> bool:
+        """Whether it is so in any process."""
+        if self._accelerator is None or self.count == 1:
+            return value
+        return bool(self.sum(torch.tensor(float(value), device=self.device)) > 0)
+
+    def wait(self) -> None:
+        if self._accelerator is not None:
+            self._accelerator.wait_for_everyone()
