@@ -25,7 +25,7 @@ WHITE = 0.5
 """Grey from which on a pixel is part of a line or of an area."""
 STICK = 0.2
 """Of the brightest channel: from here on a pixel is part of a drawn person; blue sticks are that dark."""
-STRONGEST_COLOUR = 50.0
+STRONGEST_COLOUR = 20.0
 """CIEDE2000 that is shown as the greatest difference."""
 STRONGEST_ANGLE = 60.0
 """Degrees, as well."""

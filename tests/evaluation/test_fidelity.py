@@ -205,3 +205,15 @@ def test_pictures_of_another_size_are_refused():
         EvaluationError, match=r"^overlay: found shapes \(1, 8, 8, 3\) and \(2, 24, 24, 3\), but two equal"
     ):
         overlay("Canny", noise(), noise(), torch.zeros(1, 8, 8, 3))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("identifier", ONE_OF_EACH)
+def test_an_accelerator_measures_the_same(identifier: str):
+    hint, other = (noise(seed) for seed in (0, 1))
+    there = fidelity(identifier, hint.cuda(), other.cuda())
+    for name, number in fidelity(identifier, hint, other).numbers.items():
+        assert torch.allclose(there.numbers[name].cpu(), number, atol=1e-4)
+    shown = overlay(identifier, hint.cuda(), other.cuda(), noise(2).cuda())
+    assert torch.allclose(shown.cpu(), overlay(identifier, hint, other, noise(2)), atol=1e-3)
