@@ -13,6 +13,15 @@ from control_composer.tests import narrow
 SD2 = narrow.SD1 | {"use_linear_in_transformer": True, "context_dim": 40, "num_heads": -1, "num_head_channels": 16}
 CONFIGS = {"sd1": narrow.SD1, "sd2": SD2, "sdxl": narrow.SDXL | {"adm_in_channels": 48}}
 
+# The least that has every kind of block.
+SMALL = {
+    "model_channels": 32,
+    "channel_mult": [1, 1],
+    "num_res_blocks": [1, 1],
+    "transformer_depth": [0, 1],
+    "transformer_depth_output": [0, 0, 1, 1],
+}
+
 
 def make_unet(kind: str, dtype: torch.dtype = torch.float32, operations: Any = None, **changes: Any) -> Any:
     """A frozen UNet; "demo" is the shipped one."""

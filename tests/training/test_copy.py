@@ -13,7 +13,7 @@ from control_composer.training.copy import encoder_of, trainable_copy, zero_conv
 from control_composer.training.errors import TrainingError
 from control_composer.training.forward import controlled
 
-from .bases import inputs, make_unet
+from .bases import SMALL, inputs, make_unet
 
 KINDS = ("demo", "sd1", "sd2", "sdxl")
 
@@ -97,9 +97,9 @@ def test_the_saved_copy_loads_and_computes_the_same(tmp_path):
 
 def test_gradients_of_a_zero_convolution_after_one_and_two_steps():
     """∂Z/∂W = I ≠ 0 and ∂Z/∂I = W = 0 at first, so only the zero convolutions learn in step 1, and everything does in step 2."""
-    unet = make_unet("sd1")
-    # At 8 cells the middle would have a single one, whose attention to itself learns nothing.
-    made = inputs(unet, size=16)
+    # Two levels: with four, the middle would have a single cell, whose attention to itself learns nothing.
+    unet = make_unet("sd1", **SMALL)
+    made = inputs(unet)
     control = trainable_copy(unet)
     optimiser = torch.optim.SGD(control.parameters(), lr=0.1)
     tied = {id(parameter) for layer in zero_convolutions(control) for parameter in layer.parameters()}

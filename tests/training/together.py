@@ -1,0 +1,56 @@
+"""A short training as `accelerate launch` starts it: one file of losses and one of weights in the folder given."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+package = types.ModuleType("control_composer")
+package.__path__ = [str(ROOT)]
+sys.modules["control_composer"] = package
+
+import comfy.cli_args  # noqa: E402
+
+comfy.cli_args.args.cpu = True
+
+import torch  # noqa: E402
+from accelerate import Accelerator  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+
+from control_composer.tests.training.bases import SMALL, make_unet  # noqa: E402
+from control_composer.tests.training.rows import Rows  # noqa: E402
+from control_composer.training.copy import trainable_copy  # noqa: E402
+from control_composer.training.loop import train  # noqa: E402
+from control_composer.training.objective import Schedule  # noqa: E402
+from control_composer.training.settings import Settings  # noqa: E402
+
+
+def together(folder: Path, accelerator: Accelerator | None) -> list[float]:
+    """Losses of four steps, the first two of them before a stop."""
+    unet = make_unet("sd1", **SMALL)
+    alphas = torch.linspace(0.999, 0.005, 1000)
+    settings = Settings(steps=4, batch=8, accumulation=2, rate=1e-4, warm_up=0, log_every=1, validate_every=3)
+    losses: list[float] = []
+    for stop in (2, 4):
+        trained = train(
+            unet,
+            trainable_copy(unet, start="gaussian"),
+            Rows(11, 24, sizes=(8, 4)),
+            Schedule(alphas, "eps"),
+            settings,
+            folder,
+            accelerator=accelerator,
+            on_step=lambda row: losses.append(row.loss),
+            # Known in the first process only.
+            should_stop=lambda stop=stop: len(losses) == stop,
+        )
+        assert trained.step == stop
+    if accelerator is None or accelerator.is_main_process:
+        save_file(trained.average, folder / "average.safetensors")
+    return losses
+
+
+if __name__ == "__main__":
+    together(Path(sys.argv[1]), Accelerator(cpu=True))
