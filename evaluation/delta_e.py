@@ -45,18 +45,16 @@ def ciede2000(first: Tensor, second: Tensor) -> Tensor:
     a_1, a_2 = a_1 * stretch, a_2 * stretch
     chroma_1, chroma_2 = torch.hypot(a_1, b_1), torch.hypot(a_2, b_2)
     hue_1, hue_2 = _degrees(a_1, b_1), _degrees(a_2, b_2)
-    grey = chroma_1 * chroma_2 == 0
 
+    # The paper's cases of a grey are not needed: its hue counts only times its chroma.
     turn = hue_2 - hue_1
     turn = torch.where(turn > 180, turn - 360, torch.where(turn < -180, turn + 360, turn))
-    turn = torch.where(grey, torch.zeros_like(turn), turn)
     light, chroma = light_2 - light_1, chroma_2 - chroma_1
     hue = 2 * (chroma_1 * chroma_2).sqrt() * _sin(turn / 2)
 
     mean_light, mean_chroma, total = (light_1 + light_2) / 2, (chroma_1 + chroma_2) / 2, hue_1 + hue_2
     far = (hue_1 - hue_2).abs() > 180
     mean_hue = torch.where(far, torch.where(total < 360, total + 360, total - 360), total) / 2
-    mean_hue = torch.where(grey, total, mean_hue)
 
     t = (
         1
