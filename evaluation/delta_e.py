@@ -38,7 +38,7 @@ def lab(picture: Tensor) -> Tensor:
 
 def ciede2000(first: Tensor, second: Tensor) -> Tensor:
     """The difference of colours in L*a*b*, (..., 3) float -> (...), as Sharma, Wu & Dalal, "The CIEDE2000 Color-Difference Formula", 2005,
-    equations 2 to 22, all weights 1. Not above some 130 in sRGB.
+    equations 2 to 22, all weights 1. At most some 120 in sRGB.
     """
     (light_1, a_1, b_1), (light_2, a_2, b_2) = first.unbind(dim=-1), second.unbind(dim=-1)
     stretch = 1.5 - 0.5 * _weight_of((torch.hypot(a_1, b_1) + torch.hypot(a_2, b_2)) / 2)
