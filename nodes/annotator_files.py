@@ -92,9 +92,20 @@ def host_files(name: str) -> Iterator[Path]:
         yield Path(found)
         return
     if FOLDER in folder_paths.folder_names_and_paths:
-        for inside in folder_paths.get_filename_list(FOLDER):
+        for inside in host_names():
             if PurePath(inside).name == name and (found := folder_paths.get_full_path(FOLDER, inside)) is not None:
                 yield Path(found)
+
+
+def host_names() -> Sequence[str]:
+    """The names of all files in the host's folders, with the folders that they are in."""
+    try:
+        names: Sequence[str] = folder_paths.get_filename_list(FOLDER)
+    except FileNotFoundError:
+        # A folder that the host saw before is gone, and what it remembers of it with it.
+        folder_paths.filename_list_cache.pop(FOLDER, None)
+        names = folder_paths.get_filename_list(FOLDER)
+    return names
 
 
 def host_folders() -> Sequence[str]:

@@ -112,6 +112,7 @@ def test_one_network_for_one_file_as_long_as_a_layer_has_it(tensors: dict[str, T
     assert isinstance(first, ForeignControl) and isinstance(second, ForeignControl)
     assert first.control is not second.control
     assert first.control.control_model is second.control.control_model
+    gc.collect()
     before, network = len(NETWORKS), first.control.control_model
     layer = make_layer(Control.unbound(first), torch.rand(1, 3, 64, 64))
     del first, second

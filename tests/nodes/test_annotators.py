@@ -81,6 +81,17 @@ def test_files_of_other_packs_are_read(folder: Path, place: str) -> None:
     assert annotator_files.find(PIDINET) == folder / "table5_pidinet.safetensors"
 
 
+def test_a_folder_that_was_there_before(folder: Path) -> None:
+    """The host remembers the folders inside of its folders, and asks them for their age."""
+    inside = folder / "downloads"
+    path = put(inside / "table5_pidinet.pth")
+    assert annotator_files.find(PIDINET) == path
+    path.unlink()
+    inside.rmdir()
+    with pytest.raises(PreprocessorError, match="found no file"):
+        annotator_files.find(PIDINET)
+
+
 @pytest.mark.parametrize("form", ["pth", "safetensors"])
 def test_both_formats_give_the_same_hint(folder: Path, form: str) -> None:
     if form == "pth":
