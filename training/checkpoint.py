@@ -49,7 +49,7 @@ def save(folder: Path, state: State) -> None:
         _to_disk(folder)
     # torch says RuntimeError for a file that cannot be written on.
     except (OSError, RuntimeError) as error:
-        _remove(unfinished)
+        remove(unfinished)
         before = "the one before is whole and stays" if path.is_file() else "there is none before"
         raise TrainingError(
             f"The state of the training after step {state.step}",
@@ -90,7 +90,8 @@ def _to_disk(folder: Path) -> None:
             os.close(handle)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Deletes an unfinished file, if that can be done."""
     try:
         path.unlink(missing_ok=True)
     except OSError:

@@ -127,6 +127,17 @@ def encoder_of(unet: nn.Module, hint_channels: int) -> EncoderHyperparameters:
     return net
 
 
+def heads_of(unet: Any) -> dict[str, int]:
+    """The number of attention heads or the width of each, under the name that the host and a file's metadata have for it."""
+    told = {"num_heads": unet.num_heads, "num_head_channels": unet.num_head_channels}
+    # With both, the host goes by the width.
+    return {
+        name: value
+        for name, value in told.items()
+        if value > 0 and (name != "num_heads" or told["num_head_channels"] <= 0)
+    }
+
+
 def arguments(unet: Any, net: EncoderHyperparameters) -> dict[str, Any]:
     """What the host's ControlNet class wants to know."""
     return {

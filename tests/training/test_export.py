@@ -1,0 +1,78 @@
+"""Saved controls in our loader and in diffusers."""
+
+import json
+import warnings
+
+import pytest
+import torch
+
+pytest.importorskip("comfy")
+from safetensors import safe_open
+
+from control_composer.checkpoints.load import load_checkpoint
+from control_composer.tests.narrow import fill
+from control_composer.training.copy import encoder_of, heads_of, trainable_copy
+from control_composer.training.errors import TrainingError
+from control_composer.training.export import export
+
+from .bases import inputs, make_unet
+
+
+def saved(kind, path, **options):
+    unet = make_unet(kind)
+    control = trainable_copy(unet)
+    fill(control, seed=7)
+    options = {"dtype": torch.float32} | options
+    return unet, control, export(path, control.state_dict(), encoder_of(unet, 3), heads_of(unet), **options)
+
+
+def assert_close(control, other, made):
+    with torch.no_grad():
+        one, two = control(**made), other(**{name: value.to(other.dtype) for name, value in made.items()})
+    for place in ("output", "middle"):
+        torch.testing.assert_close(one[place], [value.float() for value in two[place]], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["cldm", "diffusers"])
+@pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
+def test_our_loader_reads_it(kind, layout, tmp_path):
+    unet, control, file = saved(kind, tmp_path / "own.safetensors", layout=layout, about={"steps": "10"})
+    assert_close(control, load_checkpoint(file).built.module, inputs(unet))
+    with safe_open(file, "pt") as held:
+        assert held.metadata()["steps"] == "10"
+    assert not list(file.parent.glob("*.unfinished"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_diffusers_reads_and_computes_the_same(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    unet, control, _ = saved("sd2", tmp_path, layout="diffusers")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = diffusers.ControlNetModel.from_pretrained(tmp_path)
+    made = inputs(unet)
+    with torch.no_grad():
+        own = control(**made)
+        down, middle = theirs(made["x"], made["timesteps"], made["context"], made["hint"], return_dict=False)
+    torch.testing.assert_close(own["output"], list(down), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(own["middle"][0], middle, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_diffusers_takes_all_tensors_of_sdxls(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    saved("sdxl", tmp_path, layout="diffusers")
+    theirs, told = diffusers.ControlNetModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not told["missing_keys"] and not told["unexpected_keys"]
+    assert json.loads((tmp_path / "config.json").read_text())["attention_head_dim"] == [1, 2, 4]
+    assert theirs.config.transformer_layers_per_block == [1, 1, 2]
+
+
+def test_what_cannot_be_saved_is_told(tmp_path):
+    unet = make_unet("sd1")
+    lite = trainable_copy(unet, form="lite").state_dict()
+    with pytest.raises(TrainingError, match="is no copy of an encoder, but the weights of one were expected; train"):
+        export(tmp_path / "lite.safetensors", lite, encoder_of(unet, 3), heads_of(unet))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match=r"The trained control could not be written to .*; free some room"):
+        saved("sd1", tmp_path / "file" / "own.safetensors")
