@@ -7,9 +7,11 @@ import types
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-package = types.ModuleType("control_composer")
-package.__path__ = [str(ROOT)]
-sys.modules["control_composer"] = package
+# Where a test imports this file, the pack is there.
+if "control_composer" not in sys.modules:
+    package = types.ModuleType("control_composer")
+    package.__path__ = [str(ROOT)]
+    sys.modules["control_composer"] = package
 
 import comfy.cli_args  # noqa: E402
 
