@@ -15,6 +15,7 @@ from ..preprocessors import PREPROCESSORS, Parameter, Preprocessor
 from ..preprocessors.aux_mode import as_controlnet_aux, resolution_of_networks
 from ..preprocessors.batches import in_chunks
 from ..preprocessors.inpaint import FILLS, inpaint
+from ..preprocessors.pose_keypoints import as_keypoints
 from ..preprocessors.sizing import Size, size_at
 from .annotators import SHARE, networks_for
 
@@ -147,8 +148,6 @@ def preprocessor_node(preprocessor: Preprocessor) -> type[io.ComfyNode]:
         ) -> io.NodeOutput:
             hint, data = preprocess(preprocessor, image, resolution, as_controlnet_aux, **parameters)
             if preprocessor.data == "pose":
-                from ..preprocessors.pose_keypoints import as_keypoints
-
                 return io.NodeOutput(hint, as_keypoints(data))
             return io.NodeOutput(hint)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from .networks.network import Network
 from .people_boxes import SIDE, people_boxes
 from .pixels import check_picture
 from .pose import Pose
-from .pose_drawing import THICK_STICKS, drawn
+from .pose_drawing import THICK_STICKS, all_drawn
 from .pose_editing import on_canvas
 from .preprocessor import Parameter, Preprocessor
 from .sizing import Size, size_at
@@ -46,9 +45,7 @@ def dwpose(
         on_canvas(Pose(height, width, people), size.height, size.width)
         for people in whole_bodies(pictures, boxes, networks["DWPose"])
     ]
-    hints = torch.empty((len(poses), *size, 3))
-    for hint, pose in zip(hints, poses, strict=True):
-        hint.copy_(drawn(pose, body=body, hands=hands, face=face, thick_sticks=thick_sticks))
+    hints = all_drawn(poses, body=body, hands=hands, face=face, thick_sticks=thick_sticks)
     return hints.to(image_bhwc.device), poses
 
 

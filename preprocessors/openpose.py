@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from .networks.network import Network
@@ -16,7 +15,7 @@ from .openpose_face import SIDE, face_box, faces_in
 from .openpose_hands import ARMS, SIDES, hand_box, hands_in
 from .pixels import check_picture
 from .pose import Person, Pose
-from .pose_drawing import THICK_STICKS, drawn
+from .pose_drawing import THICK_STICKS, all_drawn
 from .preprocessor import Parameter, Preprocessor
 from .sizing import Size, resized
 
@@ -49,8 +48,8 @@ def openpose(
     check_picture(image_bhwc, "image")
     picture = resized(image_bhwc.float(), resolution).clamp(0, 1).movedim(-1, 1).contiguous()
     poses = people(picture, networks, hands, face)
-    hints = [drawn(pose, body=body, hands=hands, face=face, thick_sticks=thick_sticks) for pose in poses]
-    return torch.stack(hints).to(image_bhwc.device), poses
+    hints = all_drawn(poses, body=body, hands=hands, face=face, thick_sticks=thick_sticks)
+    return hints.to(image_bhwc.device), poses
 
 
 def people(picture_bchw: Tensor, networks: Mapping[str, Network], with_hands: bool, with_face: bool) -> list[Pose]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from colorsys import hsv_to_rgb
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,6 +77,14 @@ def drawn(
         if face:
             _draw_face(canvas, _seen(person.face, least_score))
     return torch.from_numpy(canvas).float() / 255.0
+
+
+def all_drawn(poses: Sequence[Pose], **settings: Any) -> Tensor:
+    """`drawn` of poses on canvases of one size, (B, H, W, 3)."""
+    hints = torch.empty((len(poses), poses[0].height, poses[0].width, 3))
+    for hint, pose in zip(hints, poses, strict=True):
+        hint.copy_(drawn(pose, **settings))
+    return hints
 
 
 def stick_scale(height: int, width: int) -> int:

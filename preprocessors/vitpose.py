@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from .networks.network import Network
 from .pixels import check_picture
 from .pose import Person, Pose
-from .pose_drawing import THICK_STICKS, drawn
+from .pose_drawing import THICK_STICKS, all_drawn
 from .pose_editing import on_canvas
 from .preprocessor import Parameter, Preprocessor
 from .rtdetr_boxes import SIDE, boxes_of_people
@@ -51,9 +50,7 @@ def vitpose(
         on_canvas(Pose(height, width, tuple(Person(body) for body in of_one if body.any())), size.height, size.width)
         for of_one in found
     ]
-    hints = torch.empty((len(poses), *size, 3))
-    for hint, pose in zip(hints, poses, strict=True):
-        hint.copy_(drawn(pose, thick_sticks=thick_sticks, least_score=least_score))
+    hints = all_drawn(poses, thick_sticks=thick_sticks, least_score=least_score)
     return hints.to(image_bhwc.device), poses
 
 
