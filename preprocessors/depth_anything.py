@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from .looking import IMAGENET, fitted_size, inference_size, largest_size, resampled, standardised
-from .nearness import as_hint, finite, inverse, spread
-from .networks.network import Network
+from .nearness import as_hint, inverse, spread
+from .networks.network import Network, finite
 from .pixels import check_picture
 from .preprocessor import Parameter, Preprocessor
 from .sizing import Size, size_at
@@ -30,7 +30,7 @@ def predicted(image_bhwc: Tensor, network: Network, name: str, side: int, resolu
     size = Size(*image_bhwc.shape[1:3])
     looked = fitted_size(size, Size(side, side), PATCH)
     picture = resampled(image_bhwc.float().movedim(-1, 1).contiguous(), looked, "bicubic", antialias=True).clamp(0, 1)
-    found = finite(network(standardised(picture, IMAGENET)).predicted_depth, name).to(image_bhwc.device)
+    found = finite(network(standardised(picture, IMAGENET)).predicted_depth, name, "depths").to(image_bhwc.device)
     return resampled(found.unsqueeze(1), size_at(size, resolution), "bicubic").squeeze(1)
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .looking import HALVES, resampled, standardised
-from .nearness import as_hint, finite, inverse, spread
-from .networks.network import Network
+from .nearness import as_hint, inverse, spread
+from .networks.network import Network, finite
 from .pixels import check_picture
 from .preprocessor import Preprocessor
 from .sizing import Size, size_at
@@ -25,10 +25,10 @@ def depth_pro_metres(image_bhwc: Tensor, network: Network, resolution: int) -> T
     side = round(settings.patch_size / min(settings.scaled_images_ratios))
     picture = resampled(image_bhwc.float().movedim(-1, 1).contiguous(), Size(side, side), "bilinear")
     found = network(standardised(picture, HALVES))
-    nearness = finite(found.predicted_depth, "DepthPro").to(image_bhwc.device)
+    nearness = finite(found.predicted_depth, "DepthPro", "depths").to(image_bhwc.device)
     if found.field_of_view is not None:
         # The network measures in widths of the picture at a focal length of one.
-        angle = finite(found.field_of_view, "DepthPro").to(image_bhwc.device)
+        angle = finite(found.field_of_view, "DepthPro", "depths").to(image_bhwc.device)
         nearness = nearness * (2 * torch.tan(torch.deg2rad(angle) / 2)).reshape(-1, 1, 1)
     size = size_at(Size(*image_bhwc.shape[1:3]), resolution)
     return 1.0 / resampled(nearness.unsqueeze(1), size, "bilinear").squeeze(1).clamp(1e-4, 1e4)

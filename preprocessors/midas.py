@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from .looking import HALVES, resampled, standardised
-from .nearness import as_hint, finite, spread
-from .networks.network import Network
+from .nearness import as_hint, spread
+from .networks.network import Network, finite
 from .pixels import check_picture
 from .preprocessor import Parameter, Preprocessor
 from .sizing import Size, size_at
@@ -25,7 +25,7 @@ def midas_depth(image_bhwc: Tensor, network: Network, name: str, resolution: int
     side = int(network.settings.image_size)
     picture = image_bhwc.float().movedim(-1, 1).contiguous()
     picture = resampled(picture, Size(side, side), "bicubic", antialias=True).clamp(0, 1)
-    found = finite(network(standardised(picture, HALVES)).predicted_depth, name).to(image_bhwc.device)
+    found = finite(network(standardised(picture, HALVES)).predicted_depth, name, "depths").to(image_bhwc.device)
     return resampled(found.unsqueeze(1), size_at(Size(*image_bhwc.shape[1:3]), resolution), "bicubic").squeeze(1)
 
 

@@ -5,23 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .errors import PreprocessorError
-
 NEAREST, FARTHEST = 0.1, 250.0
 """Metres between which metric depths are told apart, as Depth Pro's publisher draws them (apple/ml-depth-pro)."""
 FLAT = 1e-6
 """A frame whose depths differ by less than this part of the largest is flat: the rest is rounding."""
-
-
-def finite(depth: Tensor, network: str) -> Tensor:
-    """The depths in float32. Raises PreprocessorError where some are no numbers."""
-    depth = depth.float()
-    if not bool(torch.isfinite(depth).all()):
-        raise PreprocessorError(
-            f"{network}: found depths that are NaN or infinite, but numbers were expected; start ComfyUI with --fp32-unet, or download the "
-            "network's files anew."
-        )
-    return depth
 
 
 def spread(nearness_bhw: Tensor) -> Tensor:

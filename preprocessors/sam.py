@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from .looking import resampled, standardised
-from .networks.network import Network
+from .networks.network import Network, finite
 from .networks.sam import SegmentAnything
 from .pixels import check_picture
 from .preprocessor import Parameter, Preprocessor
 from .segment_colours import seeded_colours
-from .segmentation import finite, network_choice
+from .segmentation import network_choice
 from .sizing import Size, size_at
 
 NETWORKS = ("sam-vit-base", "sam-vit-large", "sam-vit-huge")
@@ -61,7 +61,8 @@ def sam(
     scale = Scale(module.side, seen, target)
     points = grid(points_per_side, seen)
     hints = [
-        painted(kept(found(chosen, finite(features, network)[None], points, scale)), scale, seed) for features in every
+        painted(kept(found(chosen, finite(features, network, "scores")[None], points, scale)), scale, seed)
+        for features in every
     ]
     return torch.stack(hints).to(image_bhwc.device)
 

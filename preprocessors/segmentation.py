@@ -8,9 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from .errors import PreprocessorError
 from .looking import resampled, standardised
-from .networks.network import Network
+from .networks.network import Network, finite
 from .networks.segmenter import Segmenter
 from .networks.sight import Sight
 from .pixels import check_picture
@@ -34,19 +33,9 @@ def segmented(image_bhwc: Tensor, network: Network, name: str, resolution: int) 
     colours = segmenter.palette.colours().to(image_bhwc.device)
     hints = torch.empty((image_bhwc.shape[0], *target, 3), device=image_bhwc.device)
     for frame, hint in enumerate(hints):
-        scores = finite(segmenter.scores(found, frame, target), name)
+        scores = finite(segmenter.scores(found, frame, target), name, "scores")
         hint.copy_(colours[best(scores, target, segmenter.antialias).to(colours.device)])
     return hints
-
-
-def finite(scores: Tensor, name: str) -> Tensor:
-    """The scores. Raises PreprocessorError where some are no numbers."""
-    if not bool(torch.isfinite(scores).all()):
-        raise PreprocessorError(
-            f"{name}: found scores that are NaN or infinite, but numbers were expected; start ComfyUI with --fp32-unet, or download the "
-            "network's files anew."
-        )
-    return scores
 
 
 def best(scores_chw: Tensor, size: Size, antialias: bool = False) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .looking import HALVES, fitted_size, inference_size, largest_size, resampled, standardised
-from .nearness import as_hint, between, finite, quantiles
-from .networks.network import Network
+from .nearness import as_hint, between, quantiles
+from .networks.network import Network, finite
 from .pixels import check_picture
 from .preprocessor import Parameter, Preprocessor
 from .sizing import Size, size_at
@@ -45,7 +45,7 @@ def zoe_metres(image_bhwc: Tensor, network: Network, name: str, side: int) -> Te
     # The network with two heads lets the whole batch vote which one answers, so a frame would depend on its neighbours.
     votes = len(network.settings.bin_configurations) > 1
     parts = looked.split(1) if votes else (looked,)
-    found = torch.cat([finite(network(part).predicted_depth, name) for part in parts]).to(image_bhwc.device)
+    found = torch.cat([finite(network(part).predicted_depth, name, "depths") for part in parts]).to(image_bhwc.device)
     whole = resampled(found.unsqueeze(1), outer, "bicubic")
     return whole[:, 0, high : high + size.height, wide : wide + size.width]
 

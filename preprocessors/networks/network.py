@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import PreprocessorError
+
 
 @dataclass(frozen=True, eq=False)
 class Network:
@@ -34,3 +36,14 @@ class Network:
         if not isinstance(value, Tensor):
             return value
         return value.to(self.device, self.dtype if value.is_floating_point() else None)
+
+
+def finite(values: Tensor, network: str, what: str) -> Tensor:
+    """What a network gave, in float32. Raises PreprocessorError where some are no numbers."""
+    values = values.float()
+    if not bool(torch.isfinite(values).all()):
+        raise PreprocessorError(
+            f"{network}: found {what} that are NaN or infinite, but numbers were expected; start ComfyUI with --fp32-unet, or download the "
+            "network's files anew."
+        )
+    return values
