@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import shutil
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -81,13 +82,13 @@ def test_files_of_other_packs_are_read(folder: Path, place: str) -> None:
     assert annotator_files.find(PIDINET) == folder / "table5_pidinet.safetensors"
 
 
-def test_a_folder_that_was_there_before(folder: Path) -> None:
-    """The host remembers the folders inside of its folders, and asks them for their age."""
-    inside = folder / "downloads"
-    path = put(inside / "table5_pidinet.pth")
+def test_a_folder_that_was_there_before(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host remembers its folders, and asks each for its age."""
+    extra = tmp_path / "extra"
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, FOLDER, ([str(extra), str(folder)], set()))
+    path = put(extra / "downloads" / "table5_pidinet.pth")
     assert annotator_files.find(PIDINET) == path
-    path.unlink()
-    inside.rmdir()
+    shutil.rmtree(extra)
     with pytest.raises(PreprocessorError, match="found no file"):
         annotator_files.find(PIDINET)
 
