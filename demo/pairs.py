@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..preprocessors.canny import canny
+from ..training.batch import Batch, EmptyPrompt
 from .autoencoder import Autoencoder
 from .scenes import SIZE, Scenes, render, sample_scenes
-from .words import token_batch
+from .words import Words, token_batch
 
 GRID = 8  # colour blocks in a row, as ControlNet's colour grid has of a picture of 512
 _CHUNK = 32  # small enough for a processor's cache: many times faster than hundreds
@@ -36,6 +38,25 @@ class Pairs:
     def colour_hints(self, rows: Tensor) -> Tensor:
         """Colour blocks as a hint: float32 (n, 3, 128, 128), 0..1."""
         return torch.nn.functional.interpolate(self.blocks[rows].float(), size=(SIZE, SIZE), mode="nearest")
+
+
+class PairData:
+    """The pairs as the training loop reads them, with `hints(rows)` (n, 3, 128, 128) as conditions."""
+
+    def __init__(self, pairs: Pairs, words: Words, hints: Callable[[Tensor], Tensor], count: int | None = None) -> None:
+        """`count`: only so many of the first pairs."""
+        self._pairs, self._words, self._hints = pairs, words, hints
+        self.groups = torch.zeros(len(pairs) if count is None else count, dtype=torch.int64)
+        with torch.no_grad():
+            self.empty = EmptyPrompt(words(token_batch([""]).to(pairs.words.device)), None)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @torch.no_grad()
+    def batch(self, rows: Tensor) -> Batch:
+        rows = rows.to(self._pairs.words.device)
+        return Batch(self._pairs.latents[rows], self._words(self._pairs.words[rows]), None, self._hints(rows))
 
 
 def pictures(scenes: Scenes, device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""The demo world's UNet and ControlNets: Stable Diffusion's topology, 64 channels wide, in the host's classes."""
+"""The demo world's UNet: Stable Diffusion's topology, 64 channels wide, in the host's classes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..training.layers import TrainingOperations
 from .words import WIDTH as CONTEXT_WIDTH
 
 CHANNELS = 64
@@ -38,20 +39,6 @@ UNET_CONFIG = {
 }
 
 
-class TrainingOperations:
-    """Stands in for `comfy.ops` where weights must be initialised and trained: plain torch layers."""
-
-    Linear = nn.Linear
-    Conv2d = nn.Conv2d
-    GroupNorm = nn.GroupNorm
-    LayerNorm = nn.LayerNorm
-
-    @staticmethod
-    def conv_nd(dims: int, *arguments: Any, **options: Any) -> nn.Module:
-        assert dims == 2
-        return nn.Conv2d(*arguments, **options)
-
-
 def trainable_unet() -> nn.Module:
     """A fresh UNet; its last convolution starts at zero, as in Stable Diffusion."""
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
@@ -60,24 +47,6 @@ def trainable_unet() -> nn.Module:
     for parameter in unet.out[-1].parameters():  # type: ignore[index, union-attr]
         nn.init.zeros_(parameter)
     return unet
-
-
-def trainable_copy(unet: nn.Module) -> nn.Module:
-    """A ControlNet: the UNet's encoder and middle copied, a fresh hint network E, zero convolutions (arXiv 2302.05543, 3.2)."""
-    from comfy.cldm.cldm import ControlNet
-
-    control: nn.Module = ControlNet(**CONFIG, hint_channels=3, dtype=torch.float32, operations=TrainingOperations)
-    own = control.state_dict()
-    control.load_state_dict({key: unet.state_dict().get(key, value) for key, value in own.items()})
-    hint_layers = [layer for layer in control.input_hint_block if isinstance(layer, nn.Conv2d)]  # type: ignore[union-attr]
-    for layer in hint_layers[:-1]:
-        nn.init.kaiming_normal_(layer.weight)
-        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    zero_convolutions = [hint_layers[-1], *control.zero_convs, control.middle_block_out]  # type: ignore[misc]
-    for module in zero_convolutions:
-        for parameter in module.parameters():
-            nn.init.zeros_(parameter)
-    return control
 
 
 def host_model(state_dict: dict[str, Tensor], preview: Tensor) -> Any:

@@ -6,6 +6,7 @@ counts (Salmon et al., SC 2011): any of its numbers is reached without those bef
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -15,6 +16,8 @@ from torch import Tensor
 
 # The third word of the counter: what the numbers are for.
 _ORDER, _ROW = 1, 2
+# Of the logit: half of the times then lie between 0.31 and 0.69 of the schedule.
+_SPREAD = 1.2
 
 
 def rows(seed: int, step: int, batch: int, groups: Sequence[int]) -> Tensor:
@@ -35,10 +38,19 @@ def rows(seed: int, step: int, batch: int, groups: Sequence[int]) -> Tensor:
 
 
 def draw(
-    seed: int, step: int, positions: Sequence[int], shape: tuple[int, ...], times: int, empty_prompts: float
+    seed: int,
+    step: int,
+    positions: Sequence[int],
+    shape: tuple[int, ...],
+    times: int,
+    empty_prompts: float,
+    middle_times: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For these rows of the step's batch (their places in it): times (B,) int64 below `times`, noise (B, *shape) float32, and which
-    prompts are dropped, (B,) bool."""
+    prompts are dropped, (B,) bool.
+
+    A share `middle_times` of the times is logit-normal, the others are even (Esser et al., arXiv 2403.03206, 3.1, weigh times so).
+    """
     moments = torch.empty(len(positions), dtype=torch.int64)
     dropped = torch.empty(len(positions), dtype=torch.bool)
     noise = torch.empty(len(positions), *shape)
@@ -47,6 +59,8 @@ def draw(
         moments[index] = int(source.integers(times))
         dropped[index] = bool(source.random() < empty_prompts)
         noise[index] = torch.from_numpy(source.standard_normal(shape, dtype=np.float32))
+        if source.random() < middle_times:
+            moments[index] = int(times / (1 + math.exp(-_SPREAD * source.standard_normal())))
     return moments, noise, dropped
 
 

@@ -173,7 +173,9 @@ class _Loop:
         settings, schedule, device = self.settings, self.schedule, self.device
         batch = self._on_device(self.data.batch(numbers))
         shape = tuple(batch.latent.shape[1:])
-        drawn = draw(settings.seed, step, positions, shape, len(schedule), settings.empty_prompts)
+        drawn = draw(
+            settings.seed, step, positions, shape, len(schedule), settings.empty_prompts, settings.middle_times
+        )
         times, noise, dropped = (values.to(device, non_blocking=True) for values in drawn)
         alpha = schedule.alphas_cumprod[times]
         context, y = self._prompts(batch, dropped)

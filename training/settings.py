@@ -37,6 +37,8 @@ class Settings:
     optimiser: Optimiser = "adamw"
     empty_prompts: float = 0.5
     """Share of the prompts that are left out (arXiv 2302.05543, 3.3)."""
+    middle_times: float = 0.0
+    """Share of the rows whose time is drawn from the middle of the schedule, where shapes form, in place of evenly (see `draws.draw`)."""
     min_snr: float | None = None
     """γ of min-SNR weights (arXiv 2303.09556: 5)."""
     seed: int = 0
@@ -54,7 +56,7 @@ class Settings:
         for name in ("weight_decay", "clip"):
             self._check(name, "a number from 0", math.isfinite(getattr(self, name)) and getattr(self, name) >= 0)
         self._check("rate", "a number above 0", math.isfinite(self.rate) and self.rate > 0)
-        for name in ("decay", "empty_prompts"):
+        for name in ("decay", "empty_prompts", "middle_times"):
             self._check(name, "a share from 0 to 1", 0 <= getattr(self, name) <= 1)
         self._check("ema", "a number from 0 to below 1", 0 <= self.ema < 1)
         self._check(

@@ -1,9 +1,11 @@
-"""Training: the copy changes nothing at first, learns, and goes on exactly where it was stopped."""
+"""Training of the demo world: a stage learns and goes on exactly where it was stopped; controls are trained by the pack's own loop."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from control_composer.demo.optimise import Plan, optimise
@@ -13,26 +15,22 @@ pytest.importorskip("comfy")
 CPU = torch.device("cpu")
 
 
-def test_at_step_zero_the_controlled_model_is_the_base_bit_for_bit():
-    from control_composer.demo.train_control import controlled
-    from control_composer.demo.unet import trainable_copy, trainable_unet
+def test_a_control_is_trained_by_the_loop_and_written_as_a_file(tmp_path):
+    import shutil
 
-    torch.manual_seed(0)
-    unet = trainable_unet().requires_grad_(False)
-    nn.init.normal_(unet.out[-1].weight)
-    control = trainable_copy(unet)
-    x, times, context = torch.randn(2, 4, 16, 16), torch.tensor([3.0, 700.0]), torch.randn(2, 24, 64)
-    plain = controlled(unet, [], [], x, times, context)
-    assert torch.equal(controlled(unet, [control], [torch.rand(2, 3, 128, 128)], x, times, context), plain)
+    from control_composer.demo.train import SCALES, Training
+    from control_composer.demo.world import WEIGHTS
 
-    # The first gradient reaches the zero convolutions, the second also the layers behind them (paper, 3.1).
-    optimiser = torch.optim.SGD(control.parameters(), lr=0.1)
-    for _ in range(2):
-        optimiser.zero_grad()
-        controlled(unet, [control], [torch.rand(2, 3, 128, 128)], x, times, context).square().mean().backward()
-        optimiser.step()
-    assert control.zero_convs[0][0].weight.grad.abs().max() > 0
-    assert control.input_blocks[1][0].in_layers[2].weight.grad.abs().max() > 0
+    for name in ("autoencoder", "unet", "words"):
+        shutil.copy(WEIGHTS / f"{name}.safetensors", tmp_path)
+    tiny = replace(SCALES["cpu"], scenes=64, watched=2)
+    few = replace(tiny.edges, steps=2, batch=4, validate_every=2, save_every=2)
+    Training(replace(tiny, edges=few), tmp_path, tmp_path, CPU).run(["edges"])
+    assert (tmp_path / "control_edges" / "losses.csv").read_text().splitlines()[-1].startswith("2,")
+    assert [row.split(",")[0] for row in (tmp_path / "watch_edges.csv").read_text().splitlines()] == ["0", "2"]
+    with safe_open(tmp_path / "controlnet" / "control_composer_demo_edges.safetensors", "pt") as file:
+        assert file.metadata()["num_head_channels"] == "64" and "Canny" in file.metadata()["condition"]
+        assert file.get_tensor("zero_convs.0.0.weight").abs().max() > 0
 
 
 def stage(folder: Path, steps: int, save_every: int) -> nn.Module:

@@ -51,3 +51,14 @@ def test_times_noise_and_dropped_prompts_are_spread_as_they_should():
     assert abs(torch.corrcoef(torch.stack([times.float(), dropped.float()]))[0, 1]) < 0.08
     assert not draw(0, 0, range(50), (1,), 10, 0.0)[2].any()
     assert draw(0, 0, range(50), (1,), 10, 1.0)[2].all()
+
+
+def test_some_times_lie_in_the_middle():
+    parts = [draw(0, step, range(8), (1,), 1000, 0.5, 0.5)[0] for step in range(500)]
+    even = [draw(0, step, range(8), (1,), 1000, 0.5)[0] for step in range(500)]
+    times, unchanged = torch.cat(parts), torch.cat(even)
+    inner = ((times >= 314) & (times < 686)).float().mean()
+    # Half of the logit-normal ones and 0.372 of the even ones lie there.
+    assert float(inner) == pytest.approx(0.436, abs=0.03)
+    assert times.min() >= 0 and times.max() < 1000
+    assert float((times == unchanged).float().mean()) == pytest.approx(0.5, abs=0.03)
