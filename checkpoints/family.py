@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from .about import about_lines
 from .base import ConnectedBase
 from .canonical import Canonical
 from .condition import Condition
@@ -38,6 +39,8 @@ class Match:
     """What else the description says, one line each."""
     pooling_source: str = METADATA
     """What says so."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What the file says of itself in words (about.py)."""
 
     @property
     def key(self) -> Hashable:
@@ -51,6 +54,7 @@ class Match:
                 f"family: {self.family.name}",
                 f"base: {self.base}",
                 f"hint: {_channels(self.hyperparameters.hint_channels)}",
+                *about_lines(self.about),
                 *self.notes,
                 f"parameters: {_short_count(self.parameter_count)}",
                 f"weights in the file: {dtype_name(self.dtype)}",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -37,7 +37,7 @@ class EncoderNetwork:
     The host's `forward` embeds the hint anew at every step. Here it is a step of its own, so that the result can be kept. `name` (the file)
     and `base` (SD1, SD2, SDXL) are for messages only; `pooling` averages each residual over its area (the shuffle models). `union_type` says which of
     its types of hint a union network reads; without one it reads the hint as a plain network would. `hint_strength` is that of a hint that
-    it reads together with others, in one pass.
+    it reads together with others, in one pass. `about` says in words what it is (base, condition, steps, licence), for the file that it is saved in.
     """
 
     module: Any
@@ -48,6 +48,7 @@ class EncoderNetwork:
     manual_cast_dtype: torch.dtype | None = None
     union_type: int | None = None
     hint_strength: float = 1.0
+    about: Mapping[str, str] = field(default_factory=dict)
 
     pixels_per_cell: ClassVar[int] = HINT_PIXELS_PER_CELL
     smooth: ClassVar[bool] = False
@@ -63,6 +64,7 @@ class EncoderNetwork:
         load_device: torch.device | None = None,
         offload_device: torch.device | None = None,
         manual_cast_dtype: torch.dtype | None = None,
+        about: Mapping[str, str] | None = None,
     ) -> Self:
         """Puts a `comfy.cldm.cldm.ControlNet` into the host's memory management.
 
@@ -73,7 +75,7 @@ class EncoderNetwork:
             load_device=load_device or comfy.model_management.get_torch_device(),
             offload_device=offload_device or comfy.model_management.unet_offload_device(),
         )
-        return cls(module, patcher, name, base, pooling, manual_cast_dtype)
+        return cls(module, patcher, name, base, pooling, manual_cast_dtype, about=about or {})
 
     @classmethod
     def from_stock(cls, control: Any, union: bool = False) -> EncoderNetwork | None:

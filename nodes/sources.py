@@ -46,6 +46,7 @@ def encoder(network: type[EncoderNetwork]) -> Callable[[Held], Source]:
             file.pooling,
             file.manual_cast_dtype,
             file.union_type,
+            about=file.match.about,
         )
 
     return source

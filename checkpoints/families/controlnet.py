@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from ..about import about_of
 from ..base import ConnectedBase, base_name, check_base
 from ..beside import yaml_of
 from ..canonical import Canonical
@@ -67,6 +68,7 @@ class ControlNetLoader:
             pooling=pooling,
             pooling_source=told_by,
             notes=heads_notes(heads),
+            about=about_of(file.metadata),
         )
 
     def build(self, match: Match, tensors: Mapping[str, Tensor]) -> Built:
