@@ -21,7 +21,7 @@ MAY_IMPORT = {
 WITH_THE_HOST = {
     # What puts weights into the host's classes and hands.
     "checkpoints": {"build", "networks", "difference", "mapping", "unet_weights"},
-    "training": {"copy", "forward"},
+    "training": {"bases", "command", "copy", "encode", "forward"},
     "residuals": set(),
     "preprocessors": set(),
     "evaluation": set(),
