@@ -1,0 +1,51 @@
+"""A picture with its words and, where there is one, its hint: what a set is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class Stored(Protocol):
+    """A picture file inside of another file, as in a shard."""
+
+    @property
+    def stamp(self) -> Hashable:
+        """Changes when the content does: names, sizes, times; its `repr` is the same in every process."""
+        ...
+
+    def read(self) -> bytes:
+        """The whole file, as it would lie on the disk. Raises OSError."""
+        ...
+
+
+Source = Path | Tensor | Stored
+"""A picture file, (H, W, C) float 0..1 of 1, 3 or 4 channels, or a file inside of another."""
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    name: str
+    picture: Source
+    caption: str
+    hint: Source | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An example that is left out."""
+
+    name: str
+    what: str
+    """In words, so that `name: what` reads well."""
+
+
+class Found(NamedTuple):
+    """What a folder, a list or a shard holds."""
+
+    examples: tuple[Example, ...]
+    problems: tuple[Problem, ...] = ()
