@@ -22,6 +22,7 @@ from .nodes import (
     preprocess,
     reference,
     replacements,
+    save,
     schedule,
     sparse,
     union,
@@ -44,6 +45,7 @@ SECTIONS = (
     pose_files,
     convert,
     inspect,
+    save,
     demo,
     replacements,
 )

@@ -46,13 +46,13 @@ def export(
             expected="the weights of one were expected",
             remedy="train with form 'copy'; a lite control is for comparison only",
         )
-    metadata = {"format": "pt"} | {name: str(value) for name, value in heads.items()} | dict(about or {})
+    metadata = dict(about or {}) | {"format": "pt"} | {name: str(value) for name, value in heads.items()}
     names = {name: name for name in weights}
     file = path
     if layout == "diffusers":
         names, file = diffusers_names(net), path / DIFFUSERS_FILE
         config = diffusers_config(net, heads)
-    held = {names[name]: tensor.detach().to("cpu", dtype).contiguous().clone() for name, tensor in weights.items()}
+    held = {names[name]: _converted(name, tensor, dtype) for name, tensor in weights.items()}
     beside = file.with_name(file.name + ".unfinished")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,9 @@ def export(
             os.fsync(written.fileno())
         beside.replace(file)
         if layout == "diffusers":
-            (path / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            told = path / "config.json.unfinished"
+            told.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            told.replace(path / "config.json")
     # The library has an error of its own for a disk that is full.
     except (OSError, SafetensorError) as error:
         remove(beside)
@@ -72,6 +74,27 @@ def export(
             remedy="free some room, or choose another folder",
         ) from error
     return file
+
+
+def _converted(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """By itself in memory, as safetensors wants it. Raises TrainingError where something is no number, or none in this dtype."""
+    made = tensor.detach().to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)
+    if bool(torch.isfinite(made).all()):
+        return made
+    if bool(torch.isfinite(tensor).all()):
+        largest = f"{float(tensor.detach().abs().max()):g} in its tensor '{name}'"
+        raise TrainingError(
+            "The control to be saved",
+            found=f"holds {largest}",
+            expected=f"at most {torch.finfo(dtype).max:g} was expected in {str(dtype).removeprefix('torch.')}",
+            remedy="save it in bf16 or fp32",
+        )
+    raise TrainingError(
+        "The control to be saved",
+        found=f"holds NaN or infinity in its tensor '{name}'",
+        expected="finite numbers were expected",
+        remedy="train it anew with a lower rate, or continue from an earlier state",
+    )
 
 
 def diffusers_names(net: EncoderHyperparameters) -> dict[str, str]:
