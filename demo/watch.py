@@ -41,31 +41,29 @@ class Watch:
         rows = torch.arange(count, device=device)
         self.hints = {"edges": self.pairs.edge_hints(rows), "colour": self.pairs.colour_hints(rows)}
 
-    @torch.no_grad()
     def draw(self, controls: Mapping[str, nn.Module]) -> Tensor:
         """Pictures (N, 128, 128, 3) of the watched captions under the controls, both branches controlled."""
         from ..training.forward import controlled  # needs the host, see `use_cpu_without_cuda`
 
-        count = len(self.noise)
-        tokens = torch.cat([self.pairs.words, token_batch([""] * count).to(self.device)])
-        context = self.words(tokens)
-        hints = torch.cat([self.hints[name] for name in controls], dim=1) if controls else self.hints["edges"]
+        hint = torch.cat([self.hints[name] for name in controls], dim=1) if controls else self.hints["edges"]
         together = _Together([*controls.values()])
+        return self.draw_with(
+            lambda x, times, context, hint: controlled(self.unet, together, x, hint, times, context), hint
+        )
 
-        def velocity(x: Tensor, times: Tensor) -> Tensor:
+    @torch.no_grad()
+    def draw_with(self, velocity: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], hint: Tensor) -> Tensor:
+        """The same of `velocity(x, times, context, hint)`; `hint` (N, C, 128, 128)."""
+        tokens = torch.cat([self.pairs.words, token_batch([""] * len(hint)).to(self.device)])
+        context, hints = self.words(tokens), hint.repeat(2, 1, 1, 1)
+
+        def guided(x: Tensor, times: Tensor) -> Tensor:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                both = controlled(
-                    self.unet,
-                    together,
-                    x.repeat(2, 1, 1, 1),
-                    hints.repeat(2, 1, 1, 1),
-                    times.float().repeat(2),
-                    context,
-                )
+                both = velocity(x.repeat(2, 1, 1, 1), times.float().repeat(2), context, hints)
             cond, uncond = both.float().chunk(2)
             return uncond + GUIDANCE * (cond - uncond)
 
-        return self.autoencoder.decode(sample(velocity, self.noise)).clamp(0, 1).movedim(1, -1).float()
+        return self.autoencoder.decode(sample(guided, self.noise)).clamp(0, 1).movedim(1, -1).float()
 
     def scores(self, drawn: Tensor) -> tuple[float, float]:
         """Mean edge F1 at 2 pixels and mean colour error per block."""

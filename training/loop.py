@@ -49,6 +49,7 @@ def train(
     settings: Settings,
     folder: Path,
     *,
+    predict: Callable[..., Tensor] = controlled,
     accelerator: Any | None = None,
     on_step: Callable[[StepLog], None] | None = None,
     on_validate: Callable[[int, nn.Module], None] | None = None,
@@ -59,11 +60,14 @@ def train(
     Both are on the device that computes. Every `save_every` steps, at the end and on a stop the state is saved; a run that goes on from there
     computes what one without a stop computes. `on_step` is called in the first process every `log_every` steps, `on_validate` with the
     averaged weights in place at step 0, every `validate_every` steps and at the end, `should_stop` after each step in every process.
-    `accelerator` is needed where several processes train together; `settings.batch` counts the rows of all.
+    `predict` (called as `controlled` is) is for what acts on the UNet otherwise than by residuals. `accelerator` is needed where several
+    processes train together; `settings.batch` counts the rows of all.
 
     Raises TrainingError for settings, data or a folder that do not fit, for a loss that is no number, and where nothing can be saved.
     """
-    return _Loop(unet, control, data, schedule, settings, folder, accelerator).run(on_step, on_validate, should_stop)
+    return _Loop(unet, control, data, schedule, settings, folder, predict, accelerator).run(
+        on_step, on_validate, should_stop
+    )
 
 
 class _Loop:
@@ -75,13 +79,14 @@ class _Loop:
         schedule: Schedule,
         settings: Settings,
         folder: Path,
+        predict: Callable[..., Tensor],
         accelerator: Any,
     ) -> None:
         if len(data) == 0:
             raise TrainingError(
                 "The data", found="has no rows", expected="one at least was expected", remedy="give it pictures"
             )
-        self.settings, self.folder, self.data = settings, folder, data
+        self.settings, self.folder, self.data, self.predict = settings, folder, data, predict
         self.processes = Processes(accelerator, control)
         self.device = self.processes.device
         self.part = settings.part(self.processes.count)
@@ -180,7 +185,7 @@ class _Loop:
         alpha = schedule.alphas_cumprod[times]
         context, y = self._prompts(batch, dropped)
         with self._precision():
-            predicted = controlled(
+            predicted = self.predict(
                 self.unet,
                 self.wrapped,
                 noised(batch.latent, noise, alpha),
