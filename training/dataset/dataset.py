@@ -19,12 +19,12 @@ from ..errors import TrainingError
 from .buckets import bucket_sizes, nearest
 from .cut import Cut, cuts
 from .errors import DatasetError
-from .example import Example, Found, Problem, Source
+from .example import Example, Found, Problem, Source, fingerprint
 from .hints import Annotate, Condition, Hints
 from .pictures import UnreadableError, check_picture, read_picture
 from .report import report
 from .settings import DatasetSettings
-from .sheet import Cell, contact_sheet
+from .sheet import Cell, contact_sheet, some_of_each
 
 ANOTHER_SHAPE = 1 / 16
 """By how much hint and picture may differ in shape: bringing 512 pixels to a multiple of 64, as annotators do, changes it by up to 32 / 512."""
@@ -116,9 +116,11 @@ class ConditionDataset:
         return Row(torch.from_numpy(shown), example.caption, torch.from_numpy(hint))
 
     def contact_sheet(self, count: int = 12) -> Tensor:
-        """(1, H, W, 3) float 0..1: pictures and hints of `count` rows, evenly taken from all, with their captions."""
-        count = min(count, len(self))
-        return contact_sheet([self._cell(index * len(self) // count) for index in range(count)])
+        """(1, H, W, 3) float 0..1: pictures and hints of `count` rows, of as many pictures as there are, with their captions."""
+        rows: list[list[int]] = [[] for _ in self.examples]
+        for index, (number, _) in enumerate(self._cuts):
+            rows[number].append(index)
+        return contact_sheet([self._cell(index) for index in some_of_each(rows, count, self.settings.seed)])
 
     def report(self) -> str:
         """What there is, what was left out and what is worth a look."""
@@ -130,12 +132,13 @@ class ConditionDataset:
         return self._cuts
 
     def _cell(self, index: int) -> Cell:
-        name = self.examples[self._cuts[index][0]].name
+        number, cut = self._cuts[index]
+        title = f"{cut.size.width} x {cut.size.height}{', mirrored' if cut.flip else ''}: {self.examples[number].name}"
         try:
             row = self.row(index)
         except DatasetError as error:
-            return Cell(None, None, str(error))
-        return Cell(row.picture.numpy(), row.hint.numpy(), row.caption or name)
+            return Cell(title, None, None, str(error))
+        return Cell(title, row.picture.numpy(), row.hint.numpy(), row.caption or "(no caption)")
 
     def _looked_at(self, example: Example) -> Size | str:
         """The picture's size, or what is wrong with the example."""
@@ -201,22 +204,9 @@ class ConditionDataset:
             )
 
     def _fingerprint(self) -> str:
-        told = hashlib.sha256(json.dumps([1, asdict(self.settings), self._condition_key], sort_keys=True).encode())
-        for example in self.examples:
-            hint = None if self._hints is not None or example.hint is None else _stamp(example.hint)
-            told.update(json.dumps([example.name, example.caption, _stamp(example.picture), hint]).encode())
-        return told.hexdigest()
-
-
-def _stamp(source: Source) -> str:
-    """Of a file its name, size and time; of a tensor its content."""
-    if isinstance(source, Path):
-        state = source.stat()
-        return f"{source.name} {state.st_size} {state.st_mtime_ns}"
-    if isinstance(source, Tensor):
-        content = source.detach().float().cpu().contiguous().numpy()
-        return f"{tuple(source.shape)} {hashlib.sha256(content.tobytes()).hexdigest()}"
-    return repr(source.stamp)
+        told = json.dumps([1, asdict(self.settings), self._condition_key], sort_keys=True)
+        own_hints = self._hints is None
+        return hashlib.sha256(f"{told} {fingerprint(self.examples, own_hints)}".encode()).hexdigest()
 
 
 def _nothing(problems: tuple[Problem, ...]) -> TrainingError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import hashlib
+import json
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -49,3 +51,26 @@ class Found(NamedTuple):
 
     examples: tuple[Example, ...]
     problems: tuple[Problem, ...] = ()
+
+
+def fingerprint(examples: Iterable[Example], hints: bool = True) -> str:
+    """SHA-256, in hexadecimal digits, of names, captions and what their sources show of themselves; of the `hints` too if asked for."""
+    told = hashlib.sha256()
+    for one in examples:
+        hint = _stamp(one.hint) if hints and one.hint is not None else None
+        told.update(json.dumps([one.name, one.caption, _stamp(one.picture), hint]).encode())
+    return told.hexdigest()
+
+
+def _stamp(source: Source) -> str:
+    """Of a file its name, size and time; of a tensor its content."""
+    if isinstance(source, Path):
+        try:
+            state = source.stat()
+        except OSError:
+            return f"{source.name} is not there"
+        return f"{source.name} {state.st_size} {state.st_mtime_ns}"
+    if isinstance(source, Tensor):
+        content = source.detach().float().cpu().contiguous().numpy()
+        return f"{tuple(source.shape)} {hashlib.sha256(content.tobytes()).hexdigest()}"
+    return repr(source.stamp)

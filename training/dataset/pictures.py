@@ -15,6 +15,8 @@ from ...preprocessors.sizing import Size
 from .example import Source
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
+FOREIGN = frozenset({".heic", ".heif", ".jxl", ".jp2", ".psd", ".tga", ".svg", ".dng", ".cr2", ".nef", ".arw", ".exr"})
+"""Of pictures too, but Pillow cannot read them, or has no one size for them."""
 ORIENTATION = 0x0112
 """The EXIF tag; from 5 on the picture lies on its side."""
 WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,48 +17,72 @@ GAP = 8
 COLUMNS = 3
 TEXT = 14
 LINES = 3
+"""Of the caption, at most."""
 LINE = TEXT + 4
-GROUND, INK, ALARM = "white", "black", "darkred"
+GROUND, INK, QUIET, ALARM = "white", "black", "dimgray", "darkred"
 
 
 class Cell(NamedTuple):
+    title: str
     picture: np.ndarray | None
     """(H, W, 3) uint8; None where there is only something to say."""
     hint: np.ndarray | None
     text: str
 
 
+def some_of_each(groups: Sequence[Sequence[int]], count: int, seed: int) -> list[int]:
+    """At most `count` members, in order: one at random of each group, evenly over the groups, before there is a second of any."""
+    chance = random.Random(seed)
+    shuffled = [chance.sample(group, len(group)) for group in groups]
+    found: list[int] = []
+    for turn in range(max(map(len, shuffled), default=0)):
+        there = [group[turn] for group in shuffled if turn < len(group)]
+        wanted = min(len(there), count - len(found))
+        found += [there[number * len(there) // wanted] for number in range(wanted)]
+    return sorted(found)
+
+
 def contact_sheet(cells: Sequence[Cell]) -> Tensor:
     """(1, H, W, 3) float 0..1."""
     columns = min(COLUMNS, max(1, len(cells)))
     rows = -(-len(cells) // columns)
-    width, height = 2 * TILE + 3 * GAP, TILE + LINES * LINE + 3 * GAP
+    width, height = 2 * TILE + 3 * GAP, TILE + (1 + LINES) * LINE + 3 * GAP
     sheet = Image.new("RGB", (columns * width, rows * height), GROUND)
     font = ImageFont.load_default(TEXT)
+    pen = ImageDraw.Draw(sheet)
     for number, cell in enumerate(cells):
-        left, top = number % columns * width, number // columns * height
-        for place, picture in enumerate((cell.picture, cell.hint)):
-            if picture is not None:
-                tile = Image.fromarray(picture)
-                tile.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
-                corner = left + GAP + place * (TILE + GAP)
-                sheet.paste(tile, (corner + (TILE - tile.width) // 2, top + GAP + (TILE - tile.height) // 2))
-        pen = ImageDraw.Draw(sheet)
-        ink = INK if cell.picture is not None else ALARM
-        for line, words in enumerate(_lines(cell.text, font, width - 2 * GAP)):
-            pen.text((left + GAP, top + 2 * GAP + TILE + line * LINE), words, fill=ink, font=font)
+        left, top = number % columns * width + GAP, number // columns * height + GAP
+        tiles = [_tile(picture) for picture in (cell.picture, cell.hint) if picture is not None]
+        for tile in tiles:
+            sheet.paste(tile, (left, top + (TILE - tile.height) // 2))
+            left += tile.width + GAP
+        left = number % columns * width + GAP
+        top += TILE + GAP // 2
+        ink = INK if tiles else ALARM
+        for words, colour in (
+            *((line, QUIET) for line in _lines(cell.title, font, width - 2 * GAP, 1)),
+            *((line, ink) for line in _lines(cell.text, font, width - 2 * GAP, LINES)),
+        ):
+            pen.text((left, top), words, fill=colour, font=font)
+            top += LINE
     return torch.from_numpy(np.asarray(sheet).copy())[None].float() / 255
 
 
-def _lines(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
-    """At most `LINES` lines of that many pixels; what does not fit ends in dots."""
+def _tile(picture: np.ndarray) -> Image.Image:
+    tile = Image.fromarray(picture)
+    tile.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
+    return tile
+
+
+def _lines(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, most: int) -> list[str]:
+    """At most that many lines of at most `width` pixels; what does not fit ends in dots."""
     lines = list(_wrapped(text, font, width))
-    if len(lines) <= LINES:
+    if len(lines) <= most:
         return lines
-    last = lines[LINES - 1]
+    last = lines[most - 1]
     while last and font.getlength(f"{last} …") > width:
         last = last[:-1]
-    return [*lines[: LINES - 1], f"{last} …"]
+    return [*lines[: most - 1], f"{last} …"]
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> Iterator[str]:

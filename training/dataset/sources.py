@@ -7,13 +7,14 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from torch import Tensor
 
 from ..errors import TrainingError
 from .example import Example, Found, Problem
-from .pictures import SUFFIXES
+from .pictures import FOREIGN, SUFFIXES
 
 CAPTIONS = (".txt", ".caption")
 """Where both lie beside a picture, the first counts."""
@@ -27,14 +28,27 @@ def from_folder(pictures: Path, hints: Path | None = None) -> Found:
     """The picture files of a folder and the folders in it, with captions of their name beside them (.txt, .caption) and hints of their name in
     the same place of the folder `hints`. Raises TrainingError for what is no folder and one without pictures.
     """
-    listed = _pictures(pictures, "pictures")
+    if hints is not None and pictures.is_dir() and hints.is_dir() and pictures.samefile(hints):
+        raise TrainingError(
+            f"The folder of hints '{hints}'",
+            found="is the folder of pictures",
+            expected="another one was expected",
+            remedy="put the hints into a folder of their own, under the pictures' names",
+        )
+    listed = _pictures(pictures, "pictures", hints)
     by_stem = Counter(_stem(name) for name in listed)
     offered: dict[str, list[str]] = {}
     if hints is not None:
-        for name in _pictures(hints, "hints"):
+        for name in _pictures(hints, "hints", pictures):
             offered.setdefault(_stem(name), []).append(name)
-    captions = {suffix: {_stem(name): name for name in _files(pictures, {suffix})} for suffix in CAPTIONS}
-    examples, problems = [], []
+    captions = {suffix: {_stem(name): name for name in _files(pictures, {suffix}, hints)} for suffix in CAPTIONS}
+    examples, problems = (
+        [],
+        [
+            Problem(name, "is of a kind that cannot be read; save it as PNG or JPEG")
+            for name in _files(pictures, FOREIGN, hints)
+        ],
+    )
     for name in listed:
         stem = _stem(name)
         try:
@@ -49,6 +63,9 @@ def from_folder(pictures: Path, hints: Path | None = None) -> Found:
             problems.append(Problem(name, str(odd)))
         else:
             examples.append(Example(name, pictures / name, caption, hint))
+    for what, names in (("caption", captions.values()), ("hint", [offered])):
+        alone = sorted({stem for found in names for stem in found} - by_stem.keys())
+        problems += [Problem(stem, f"is a {what} without a picture of its name") for stem in alone]
     return Found(tuple(examples), tuple(problems))
 
 
@@ -74,7 +91,7 @@ def from_jsonl(path: Path) -> Found:
         try:
             picture, hint, caption = _fields(line)
         except _OddError as odd:
-            problems.append(Problem(f"line {number}", str(odd)))
+            problems.append(Problem(f"{path.name}, line {number}", str(odd)))
             continue
         seen[picture] += 1
         name = picture if seen[picture] == 1 else f"{picture} (line {number})"
@@ -135,7 +152,7 @@ class _OddError(ValueError):
     """Why an example is left out."""
 
 
-def _pictures(folder: Path, what: str) -> list[str]:
+def _pictures(folder: Path, what: str, without: Path | None) -> list[str]:
     if not folder.is_dir():
         raise TrainingError(
             f"The folder of {what} '{folder}'",
@@ -143,17 +160,24 @@ def _pictures(folder: Path, what: str) -> list[str]:
             expected="a folder of picture files was expected",
             remedy="give the path of one",
         )
-    names = _files(folder, SUFFIXES)
+    names = _files(folder, SUFFIXES, without)
     if not names:
         raise _empty(folder, f"picture files ({', '.join(sorted(SUFFIXES))})")
     return names
 
 
-def _files(folder: Path, suffixes: frozenset[str] | set[str]) -> list[str]:
-    """Relative names, sorted, of files with these suffixes in any case; hidden ones are none (macOS leaves `._name.jpg` beside each)."""
-    found = []
+def _files(folder: Path, suffixes: AbstractSet[str], without: Path | None) -> list[str]:
+    """Relative names, sorted, of files with these suffixes in any case, but for those in the folder `without`.
+
+    Hidden ones are none (macOS leaves `._name.jpg` beside each).
+    """
+    found, seen = [], {os.path.realpath(without)} if without is not None else set()
     for where, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        if (real := os.path.realpath(where)) in seen:
+            folders.clear()  # a link that leads back
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         place = Path(where).relative_to(folder)
         found += [
             (place / name).as_posix()
