@@ -52,7 +52,9 @@ class Watch:
         )
 
     @torch.no_grad()
-    def draw_with(self, velocity: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], hint: Tensor) -> Tensor:
+    def draw_with(
+        self, velocity: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], hint: Tensor, steps: int = 20
+    ) -> Tensor:
         """The same of `velocity(x, times, context, hint)`; `hint` (N, C, 128, 128)."""
         tokens = torch.cat([self.pairs.words, token_batch([""] * len(hint)).to(self.device)])
         context, hints = self.words(tokens), hint.repeat(2, 1, 1, 1)
@@ -63,7 +65,7 @@ class Watch:
             cond, uncond = both.float().chunk(2)
             return uncond + GUIDANCE * (cond - uncond)
 
-        return self.autoencoder.decode(sample(guided, self.noise)).clamp(0, 1).movedim(1, -1).float()
+        return self.autoencoder.decode(sample(guided, self.noise, steps)).clamp(0, 1).movedim(1, -1).float()
 
     def scores(self, drawn: Tensor) -> tuple[float, float]:
         """Mean edge F1 at 2 pixels and mean colour error per block."""

@@ -26,11 +26,13 @@ log = logging.getLogger("demo.study")
 SEEDS = (0, 1, 2)
 PICTURES = (100, 1_000, 10_000)
 WEIGHTS = "weights.safetensors"
+WATCH_STEPS = 10
+"""Of the sampler, while a system learns: enough to see edges."""
 
 
 def settings_of(run: Run) -> Settings:
     """All systems learn alike: as many steps, of as many pictures, at the same rate."""
-    return control_settings(400, 16, seed=run.seed, warm_up=50, save_every=200, validate_every=40, log_every=20)
+    return control_settings(400, 16, seed=run.seed, warm_up=50, save_every=200, validate_every=50, log_every=20)
 
 
 def runs(seeds: Iterable[int] = SEEDS) -> tuple[Run, ...]:
@@ -68,7 +70,7 @@ def learn(run: Run, unet: nn.Module, words: Words, pairs: Pairs, watch: Watch, f
     own.mkdir(parents=True, exist_ok=True)
 
     def on_validate(step: int, control: nn.Module) -> None:
-        f1, colour = watch.scores(watch.draw_with(velocity(unet, control, predict), watch.hints["edges"]))
+        f1, colour = watch.scores(watch.draw_with(velocity(unet, control, predict), watch.hints["edges"], WATCH_STEPS))
         log.info("%s: step %d of %d, F1 %.3f, colour error %.4f", run.name, step, settings.steps, f1, colour)
         _note(own / "watch.csv", step, (f"{f1:.4f}", f"{colour:.4f}"))
 
@@ -89,7 +91,6 @@ def learn(run: Run, unet: nn.Module, words: Words, pairs: Pairs, watch: Watch, f
 
 def velocity_of(run: Run, folder: Path, unet: nn.Module) -> Velocity:
     """Of a finished run, with averaged weights."""
-    from ...training.forward import controlled
 
     if run.system == "no control":
         return lambda x, times, context, hint: unet(x, times, context, transformer_options={}).float()
