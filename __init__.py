@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+# Before anything of the host's.
+from . import device  # noqa: F401
+
+# isort: split
 import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
 from .nodes import (
     annotator_files,
     apply,
+    compare_sets,
     convert,
+    dataset,
     demo,
     download,
+    evaluate,
+    evaluation_files,
     hint_size,
     inspect,
     load,
@@ -45,7 +53,10 @@ SECTIONS = (
     pose_files,
     convert,
     inspect,
+    evaluate,
+    compare_sets,
     save,
+    dataset,
     demo,
     replacements,
 )
@@ -55,6 +66,7 @@ DEMO_CONTROLS = Path(__file__).parent / "demo" / "weights" / "controlnet"
 class ControlComposer(ComfyExtension):
     async def on_load(self) -> None:
         annotator_files.register_folder()
+        evaluation_files.register_folder()
         folder_paths.add_model_folder_path("controlnet", str(DEMO_CONTROLS))
         await replacements.register()
 

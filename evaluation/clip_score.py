@@ -14,6 +14,7 @@ from ..preprocessors.errors import PreprocessorError
 from ..preprocessors.networks.transformer import build_transformer
 from .errors import EvaluationError
 from .pairs import check_pictures
+from .sets import needed
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +45,7 @@ def clip_network(folder: Path) -> ClipNetwork:
 
     Nothing is asked of the network, no code in the folder runs. Raises EvaluationError where something is missing or other than that.
     """
-    import transformers  # here, because importing the pack must stay fast
-
+    transformers = needed("transformers", "transformers")
     try:
         model = build_transformer(folder, architecture="CLIPModel")
     except PreprocessorError as problem:

@@ -92,19 +92,19 @@ def host_files(name: str) -> Iterator[Path]:
         yield Path(found)
         return
     if FOLDER in folder_paths.folder_names_and_paths:
-        for inside in host_names():
+        for inside in names_in(FOLDER):
             if PurePath(inside).name == name and (found := folder_paths.get_full_path(FOLDER, inside)) is not None:
                 yield Path(found)
 
 
-def host_names() -> Sequence[str]:
-    """The names of all files in the host's folders, with the folders that they are in."""
+def names_in(folder: str) -> Sequence[str]:
+    """The names of all files in the host's folders of a kind, with the folders that they are in."""
     try:
-        names: Sequence[str] = folder_paths.get_filename_list(FOLDER)
+        names: Sequence[str] = folder_paths.get_filename_list(folder)
     except FileNotFoundError:
         # A folder that the host saw before is gone, and what it remembers of it with it.
-        folder_paths.filename_list_cache.pop(FOLDER, None)
-        names = folder_paths.get_filename_list(FOLDER)
+        folder_paths.filename_list_cache.pop(folder, None)
+        names = folder_paths.get_filename_list(folder)
     return names
 
 

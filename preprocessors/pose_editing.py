@@ -86,6 +86,22 @@ def certain(pose: Pose, least_score: float) -> Pose:
     return replace(pose, people=tuple(_each_part(person, kept) for person in pose.people))
 
 
+def cropped(pose: Pose, top: int, left: int, height: int, width: int) -> Pose:
+    """The part of the canvas from this row and column on, without the points outside of it."""
+    if (top, left, height, width) == (0, 0, pose.height, pose.width):
+        return pose
+    offset = np.array([left, top], dtype=np.float64)
+
+    def kept(points: np.ndarray) -> np.ndarray:
+        x, y = points[:, :1], points[:, 1:2]
+        # A pixel reaches half of one around its centre.
+        inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+        return np.where(inside, points, np.float32(0))
+
+    people = tuple(_each_part(_moved(person, lambda places: places - offset), kept) for person in pose.people)
+    return Pose(height, width, people)
+
+
 def extent(person: Person) -> tuple[np.ndarray, np.ndarray]:
     """The least and the greatest x, y of what was seen of a person, float64; 0 for nothing."""
     places = _places(person).astype(np.float64)

@@ -35,7 +35,11 @@ def size_at(size: Size, resolution: int) -> Size:
 
 def resized(image_bhwc: Tensor, resolution: int) -> Tensor:
     """Every frame of a float batch with its shorter side at `resolution` (0: as it is), by `resize`, without 8-bit steps."""
-    size = size_at(Size(image_bhwc.shape[1], image_bhwc.shape[2]), resolution)
+    return resized_to(image_bhwc, size_at(Size(image_bhwc.shape[1], image_bhwc.shape[2]), resolution))
+
+
+def resized_to(image_bhwc: Tensor, size: Size) -> Tensor:
+    """Every frame of a float batch at this size, by `resize`, without 8-bit steps."""
     if size == tuple(image_bhwc.shape[1:3]):
         return image_bhwc
     if not on_cpu(image_bhwc):

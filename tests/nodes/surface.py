@@ -12,7 +12,7 @@ import types
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = ("control_net_name", "unet_name", "base_name")
+FILES = ("control_net_name", "unet_name", "base_name", "features_name", "clip_name")
 """Inputs whose options are the files that are there."""
 
 
