@@ -45,6 +45,9 @@ class Cache:
         self.problems: list[str] = index["problems"]
         """What was left out, in words."""
         self.condition: str = index["condition"]
+        """The id of the preprocessor that made the hints, or "" for others."""
+        self.parameters: dict[str, Any] = index["parameters"]
+        """The preprocessor's."""
         self.fingerprint: str = index["fingerprint"]
         self._tokens: int = index["tokens"]
         self.empty = EmptyPrompt(_repeated(empty.context, self._tokens), empty.pooled)
@@ -116,6 +119,7 @@ class CacheWriter:
         condition: str,
         probe: Mapping[str, Tensor] | None = None,
         share: int = 0,
+        parameters: Mapping[str, Any] | None = None,
     ) -> None:
         """Begins the folder or continues it. `probe`: what the networks make of the same inputs, by a name for people.
 
@@ -123,6 +127,7 @@ class CacheWriter:
         """
         self.folder, self._share = folder, share
         self._about = {"form": str(FORM), "fingerprint": fingerprint, "condition": condition}
+        self._parameters = dict(parameters or {})
         self._begin(dict(probe or {}))
         self.done = {row for path in folder.glob(ROWS) for row in _rows_of(path)["rows"]}
         """Numbers of the rows that are in the folder."""
@@ -228,6 +233,7 @@ class CacheWriter:
             "form": FORM,
             "fingerprint": self._about["fingerprint"],
             "condition": self._about["condition"],
+            "parameters": self._parameters,
             "tokens": tokens,
             "problems": [what for _, what in sorted(left.items())],
             "shards": shards,

@@ -90,7 +90,9 @@ def encode(
     """
     networks = _Networks(vae, text, getattr(model, "model", model))
     empty, probe = networks.empty()
-    with CacheWriter(folder, dataset.fingerprint, dataset.condition, probe, share[0]) as writer:
+    with CacheWriter(
+        folder, dataset.fingerprint, dataset.condition, probe, share[0], getattr(dataset, "parameters", None)
+    ) as writer:
         # Rows of one size follow each other.
         order = torch.argsort(dataset.groups, stable=True).tolist()[share[0] :: share[1]]
         left = [row for row in order if row not in writer.done]

@@ -1,0 +1,52 @@
+"""`accelerate launch -m control_composer.training CONFIG.json`: see docs/cluster.md."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from accelerate import Accelerator, InitProcessGroupKwargs
+
+from .config import read_config
+from .errors import TrainingError
+from .stop import StopSignal
+
+PATIENCE = timedelta(days=7)
+"""How long processes wait for each other: some prepare their share of the data, or draw for the validation, longer than the usual ten minutes."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m control_composer.training",
+        description="Trains a ControlNet as a file says; the same command goes on with one that was stopped.",
+    )
+    parser.add_argument("config", type=Path, help="the JSON file; docs/cluster.md explains it")
+    options = parser.parse_args()
+    stop = StopSignal()
+    stop.listen()
+    try:
+        config = read_config(options.config)
+        # The loop itself knows the precision.
+        accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+        level = logging.INFO if accelerator.is_main_process else logging.WARNING
+        # The host has set up a log already.
+        logging.basicConfig(level=level, format="%(asctime)s %(message)s", stream=sys.stdout, force=True)
+        from .command import StoppedError, run
+
+        try:
+            finished = run(config, accelerator, stop).step >= config.settings.steps
+        except StoppedError:
+            logging.info("stopped while the data was prepared; the same command goes on from there")
+            finished = False
+        accelerator.end_training()
+    except TrainingError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0 if finished else stop.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
