@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import comfy.model_management
+import comfy.utils
 from comfy_api.latest import io, ui
 
 if TYPE_CHECKING:
     from ..demo.world import World
 
 DemoWorld = io.Custom("DEMO_WORLD")
+SCENES_AT_ONCE = 32
 
 
 class ControlComposerDemoWorld(io.ComfyNode):
@@ -108,4 +111,54 @@ class ControlComposerDemoScene(io.ComfyNode):
         return io.NodeOutput(image_bhwc, scenes.captions()[0], ui=ui.PreviewImage(image_bhwc, cls=cls))
 
 
-NODES: list[type[io.ComfyNode]] = [ControlComposerDemoWorld, ControlComposerDemoPrompt, ControlComposerDemoScene]
+class ControlComposerDemoScenes(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ControlComposerDemoScenes",
+            display_name="Demo Scenes",
+            category="Control Composer/demo",
+            description="Many pictures of the kind the demo world was trained on, each with its caption: a set to train a control on, or to compare "
+            "with.",
+            search_aliases=["demo", "dataset", "training pictures", "shapes"],
+            inputs=[
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFF,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Which scenes to draw; with every number they are others.",
+                ),
+                io.Int.Input("count", default=500, min=1, max=20_000, tooltip="How many scenes."),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "images", display_name="images", is_output_list=True, tooltip="The scenes, 128 x 128 pixels each."
+                ),
+                io.String.Output(
+                    "captions", display_name="captions", is_output_list=True, tooltip="What is in each of them."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, seed: int, count: int) -> io.NodeOutput:
+        from ..demo.scenes import render, sample_scenes  # here, because importing the pack must stay fast
+
+        scenes = sample_scenes(count, seed)
+        progress = comfy.utils.ProgressBar(count)
+        images = []
+        for start in range(0, count, SCENES_AT_ONCE):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            images += render(scenes[slice(start, start + SCENES_AT_ONCE)]).split(1)
+            progress.update_absolute(len(images))
+        return io.NodeOutput(images, scenes.captions())
+
+
+NODES: list[type[io.ComfyNode]] = [
+    ControlComposerDemoWorld,
+    ControlComposerDemoPrompt,
+    ControlComposerDemoScene,
+    ControlComposerDemoScenes,
+]
