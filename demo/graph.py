@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 Json = Mapping[str, Any]
 
@@ -12,6 +12,7 @@ WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
 NOTES = frozenset({"Note", "MarkdownNote"})
 MUTED, BYPASSED = 2, 4
 GROWING = "COMFY_AUTOGROW_V3"
+CHANGING = "COMFY_DYNAMICCOMBO_V3"
 
 
 class GraphError(ValueError):
@@ -24,8 +25,8 @@ def prompt_from_workflow(workflow: Json, object_info: Json) -> dict[str, dict[st
     object_info: the server's answer to GET /object_info. Returns {node id: {"class_type", "inputs", "_meta"}} with
     links as [node id, output index], as POST /prompt takes it. Notes and muted nodes are left out; links through
     bypassed nodes and reroutes lead to what lies before them. Raises GraphError where a node is unknown, where its
-    saved widgets do not fit the node that the server has, for subgraphs, and for dynamic inputs that do more
-    than grow: those it cannot do.
+    saved widgets do not fit the node that the server has, for subgraphs, and for dynamic inputs that neither grow
+    nor change with a choice: those it cannot do.
     """
     if (workflow.get("definitions") or {}).get("subgraphs"):
         raise GraphError(
@@ -77,7 +78,9 @@ def _widget_values(node: Json, name: str, info: Json) -> dict[str, Any]:
         return dict(values)
     inputs: dict[str, Any] = {}
     position = 0
-    for widget, width, optional in _widgets(name, info):
+    waiting = _widgets(name, info["input"], info.get("input_order", {}))
+    while waiting:
+        widget, width, optional, choices = waiting.pop(0)
         if position >= len(values):
             if optional:
                 break  # came to the node after the workflow was saved: the server has its default, as the page has
@@ -89,6 +92,8 @@ def _widget_values(node: Json, name: str, info: Json) -> dict[str, Any]:
         # The server would take a bare list for a link.
         inputs[widget] = {"__value__": value} if isinstance(value, list) else value
         position += width
+        if choices is not None:
+            waiting = [*_widgets(name, _chosen(name, widget, value, choices)["inputs"], {}, f"{widget}."), *waiting]
     if position < len(values):
         raise GraphError(
             f"{name}: found {len(values)} saved widget values, but {position} were expected; "
@@ -97,14 +102,27 @@ def _widget_values(node: Json, name: str, info: Json) -> dict[str, Any]:
     return inputs
 
 
-def _widgets(name: str, info: Json) -> Iterator[tuple[str, int, bool]]:
-    """Each widget of a node in the order of the page, how many saved values it takes, and whether it is optional."""
+class _Widget(NamedTuple):
+    name: str
+    width: int
+    """How many saved values it takes."""
+    optional: bool
+    choices: list[Any] | None
+    """Of a choice with inputs of its own, which come right after it."""
+
+
+def _widgets(name: str, sections: Json, order: Json, prefix: str = "") -> list[_Widget]:
+    """Each widget of a node, or of what was chosen in one, in the order of the page."""
+    widgets = []
     for section in ("required", "optional"):
-        specifications = info["input"].get(section) or {}
-        for widget in info.get("input_order", {}).get(section) or specifications:
+        specifications = sections.get(section) or {}
+        for widget in order.get(section) or specifications:
             kind, options = _kind_and_options(specifications[widget])
             if kind == GROWING:
                 continue  # sockets only, which the page saves under the names that the server reads
+            if kind == CHANGING:
+                widgets.append(_Widget(prefix + widget, 1, section == "optional", options["options"]))
+                continue
             if kind.startswith("COMFY_") and kind.endswith("_V3"):
                 raise GraphError(
                     f"{name}: found the dynamic input {widget} ({kind}), but plain inputs were expected; "
@@ -116,7 +134,19 @@ def _widgets(name: str, info: Json) -> Iterator[tuple[str, int, bool]]:
             if chosen_after is None:
                 chosen_after = kind == "INT" and widget in ("seed", "noise_seed")
             upload = any(options.get(key) for key in ("image_upload", "video_upload", "animated_image_upload"))
-            yield widget, 1 + bool(chosen_after) + bool(upload), section == "optional"
+            width = 1 + bool(chosen_after) + bool(upload)
+            widgets.append(_Widget(prefix + widget, width, section == "optional", None))
+    return widgets
+
+
+def _chosen(name: str, widget: str, value: Any, choices: list[Any]) -> Json:
+    for choice in choices:
+        if choice["key"] == value:
+            return dict(choice)
+    raise GraphError(
+        f"{name}: found the choice {value!r} for {widget}, but one of {', '.join(choice['key'] for choice in choices)} was expected; "
+        "the node has changed since the workflow was saved: open it in the page and choose anew."
+    )
 
 
 def _kind_and_options(specification: Any) -> tuple[str, Json]:

@@ -39,7 +39,40 @@ INFO: dict[str, Any] = {
             "required": {"images": ["COMFY_AUTOGROW_V3", {"template": {"prefix": "image"}}], "amount": ["FLOAT", {}]}
         }
     },
-    "Changing": {"input": {"required": {"choice": ["COMFY_DYNAMICCOMBO_V3", {}]}}},
+    "Changing": {
+        "input": {
+            "required": {
+                "choice": [
+                    "COMFY_DYNAMICCOMBO_V3",
+                    {
+                        "options": [
+                            {"key": "none", "inputs": {}},
+                            {
+                                "key": "two",
+                                "inputs": {
+                                    "required": {"low": ["INT", {}], "image": ["IMAGE", {}], "seed": ["INT", {}]},
+                                    "optional": {"high": ["FLOAT", {}]},
+                                },
+                            },
+                            {
+                                "key": "nested",
+                                "inputs": {
+                                    "required": {
+                                        "inner": [
+                                            "COMFY_DYNAMICCOMBO_V3",
+                                            {"options": [{"key": "in", "inputs": {"required": {"low": ["INT", {}]}}}]},
+                                        ]
+                                    }
+                                },
+                            },
+                        ]
+                    },
+                ],
+                "amount": ["FLOAT", {}],
+            }
+        }
+    },
+    "Slotted": {"input": {"required": {"choice": ["COMFY_DYNAMICSLOT_V3", {}]}}},
 }
 
 
@@ -185,6 +218,23 @@ def test_growing_inputs_are_sockets_under_the_names_that_the_server_reads() -> N
     assert prompt["2"]["inputs"] == {"amount": 0.5, "images.image0": ["1", 0], "images.image1": ["1", 0]}
 
 
+@pytest.mark.parametrize(
+    ("values", "inputs"),
+    [
+        (["none", 0.5], {"choice": "none", "amount": 0.5}),
+        (
+            ["two", 3, 7, "fixed", 0.25, 0.5],
+            {"choice": "two", "choice.low": 3, "choice.seed": 7, "choice.high": 0.25, "amount": 0.5},
+        ),
+        (["nested", "in", 3, 0.5], {"choice": "nested", "choice.inner": "in", "choice.inner.low": 3, "amount": 0.5}),
+    ],
+    ids=["nothing", "inputs", "a choice in a choice"],
+)
+def test_the_inputs_of_a_choice_come_right_after_it(values: list[Any], inputs: dict[str, Any]) -> None:
+    """As the page saves and names them."""
+    assert prompt_from_workflow(workflow(node(1, "Changing", values)), INFO)["1"]["inputs"] == inputs
+
+
 def test_an_optional_widget_that_the_workflow_does_not_know_keeps_the_servers_default() -> None:
     prompt = prompt_from_workflow(workflow(node(2, "Sampler", SAMPLER_VALUES[:-1])), INFO)
     assert prompt["2"]["inputs"] == {"seed": 42, "steps": 8, "sampler_name": "heun"}
@@ -213,16 +263,21 @@ def test_the_title_is_the_persons() -> None:
             "the node has changed since the workflow was saved: open it in the page and save it again.",
         ),
         (
-            workflow(node(2, "Changing", [])),
-            'node 2 "Changing": found the dynamic input choice (COMFY_DYNAMICCOMBO_V3), but plain inputs were expected; '
+            workflow(node(2, "Slotted", [])),
+            'node 2 "Slotted": found the dynamic input choice (COMFY_DYNAMICSLOT_V3), but plain inputs were expected; '
             "use a node without it in a workflow that is run from the command line.",
+        ),
+        (
+            workflow(node(2, "Changing", ["three", 0.5])),
+            "node 2 \"Changing\": found the choice 'three' for choice, but one of none, two, nested was expected; "
+            "the node has changed since the workflow was saved: open it in the page and choose anew.",
         ),
         (
             workflow() | {"definitions": {"subgraphs": [{"id": "x"}]}},
             "workflow: found subgraphs, but plain nodes were expected; unpack them in the page and save it again.",
         ),
     ],
-    ids=["unknown node", "too few values", "too many values", "dynamic input", "subgraph"],
+    ids=["unknown node", "too few values", "too many values", "dynamic input", "unknown choice", "subgraph"],
 )
 def test_what_cannot_be_converted_says_why(graph: dict[str, Any], message: str) -> None:
     with pytest.raises(GraphError) as refusal:
