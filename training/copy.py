@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints.encoder import EncoderHyperparameters, expected_shapes
 from ..checkpoints.encoder_shapes import MissingNameError, read_encoder
+from .attention import options
 from .errors import TrainingError
 from .layers import TrainingOperations
 from .lite import LiteControl
@@ -54,9 +55,9 @@ class TrainableCopy(ControlNet):
 
     def _block(self, block: nn.Module, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            kept: Tensor = checkpoint(block, x, emb, context, use_reentrant=False)
+            kept: Tensor = checkpoint(block, x, emb, context, options(), use_reentrant=False)
             return kept
-        out: Tensor = block(x, emb, context)
+        out: Tensor = block(x, emb, context, options())
         return out
 
 

@@ -9,6 +9,8 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import forward_timestep_embe
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .attention import options
+
 
 def controlled(
     unet: Any,
@@ -33,7 +35,7 @@ def controlled(
         return _checkpointed(unet, residuals, x, timesteps, context, y)
     # The host takes residuals out of the lists, and writes into the dictionary of options.
     given = {place: list(values) for place, values in residuals.items()}
-    predicted: Tensor = unet(x, timesteps, context, y, given, transformer_options={})
+    predicted: Tensor = unet(x, timesteps, context, y, given, transformer_options=options())
     return predicted
 
 
@@ -42,8 +44,10 @@ def _checkpointed(
 ) -> Tensor:
     """The host's UNetModel._forward, with the decoder's blocks one by one."""
 
+    chosen = options()
+
     def block(module: Any, h: Tensor, shape: torch.Size | None) -> Tensor:
-        out: Tensor = forward_timestep_embed(module, h, emb, context, {}, shape)
+        out: Tensor = forward_timestep_embed(module, h, emb, context, chosen.copy(), shape)
         return out
 
     def decoded(module: Any, h: Tensor, skip: Tensor, residual: Tensor, shape: torch.Size | None) -> Tensor:

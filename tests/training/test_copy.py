@@ -71,6 +71,7 @@ def test_the_copy_has_the_weights_of_the_encoder_and_the_names_of_cldm(kind):
 
 
 @pytest.mark.parametrize("hint_channels", [1, 3, 4, 6])
+@torch.no_grad()
 def test_hints_of_any_number_of_channels(hint_channels):
     unet = make_unet("sd1")
     control = trainable_copy(unet, hint_channels)
