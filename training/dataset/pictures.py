@@ -45,11 +45,12 @@ def check_picture(source: Source, whole: bool) -> Size:
     try:
         with _opened(source) as image:
             size = Size(image.height, image.width)
-            sideways = image.getexif().get(ORIENTATION, 1) >= 5
             if whole:
                 # A JPEG is then read at an eighth of its size, which takes a fraction of the time.
                 image.draft(None, (1, 1))
                 image.load()
+            # Not that of PNG, which would read to the end for one that comes late.
+            sideways = Image.Image.getexif(image).get(ORIENTATION, 1) >= 5
             return Size(*size[::-1]) if sideways else size
     except Exception as error:
         raise _unreadable(error) from error
