@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -257,7 +258,7 @@ def _log_ticks(low: float, high: float) -> tuple[float, ...]:
 
 def _label(value: float, ticks: Sequence[float]) -> str:
     """With as many places as tell the ticks apart; thousands set off, very small and large numbers as powers."""
-    step = min((b - a for a, b in zip(ticks, ticks[1:], strict=False)), default=abs(value) / 1000 or 1.0)
+    step = min((b - a for a, b in pairwise(ticks)), default=abs(value) / 1000 or 1.0)
     largest = max(map(abs, ticks))
     if largest >= 1e7 or largest < 1e-4:
         return f"{value:.3g}" if value else "0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from statistics import fmean, linear_regression, median
 
 SHARE = 0.25
@@ -38,7 +39,7 @@ def sudden_step(steps: Sequence[int], scores: Sequence[float], higher_is_better:
     if gain <= 0 or found is None:
         return None
     first, last = found
-    outside = [abs(b - a) for i, (a, b) in enumerate(zip(raw, raw[1:], strict=False)) if not first <= i < last]
+    outside = [abs(b - a) for i, (a, b) in enumerate(pairwise(raw)) if not first <= i < last]
     if outside and gain < WOBBLES * median(outside):
         return None
     if at[last] - at[first] > SHARE * (at[last] - at[0]):
