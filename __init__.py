@@ -33,6 +33,7 @@ from .nodes import (
     save,
     schedule,
     sparse,
+    train,
     union,
     weight,
 )
@@ -55,8 +56,9 @@ SECTIONS = (
     inspect,
     evaluate,
     compare_sets,
-    save,
     dataset,
+    train,
+    save,
     demo,
     replacements,
 )

@@ -23,7 +23,7 @@ ALSO = {"training/bases.py": {"demo"}}
 WITH_THE_HOST = {
     # What puts weights into the host's classes and hands.
     "checkpoints": {"build", "networks", "difference", "mapping", "unet_weights"},
-    "training": {"attention", "bases", "command", "copy", "encode", "forward"},
+    "training": {"attention", "bases", "command", "copy", "encode", "forward", "frozen"},
     "residuals": set(),
     "preprocessors": set(),
     "evaluation": set(),
