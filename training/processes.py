@@ -16,7 +16,9 @@ class Processes:
         self._accelerator = accelerator
         self.count: int = 1 if accelerator is None else accelerator.num_processes
         self.index: int = 0 if accelerator is None else accelerator.process_index
-        self.device: torch.device = next(control.parameters()).device if accelerator is None else accelerator.device
+        device: torch.device = next(control.parameters()).device if accelerator is None else accelerator.device
+        # accelerate numbers CPUs (cpu:0), onto which torch.load puts nothing.
+        self.device = torch.device("cpu") if device.type == "cpu" else device
 
     @property
     def first(self) -> bool:
