@@ -10,16 +10,21 @@ from torch import Tensor, nn
 
 
 class Average:
-    """Moving average of all parameters of a module. With `keep` 0 it follows them exactly."""
+    """Moving average of all parameters of a module. With `keep` 0 it is the parameters themselves and takes no memory."""
 
     def __init__(self, module: nn.Module, keep: float) -> None:
         self.keep = keep
         self._parameters = dict(module.named_parameters())
-        self._values = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
+        self._values = {
+            name: parameter.detach().clone() if keep else parameter.detach()
+            for name, parameter in self._parameters.items()
+        }
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """After step number `step`; the first steps count more, or the start would stay in the average for long."""
+        if not self.keep:
+            return
         keep = min(self.keep, (1 + step) / (10 + step))
         live = [parameter.detach() for parameter in self._parameters.values()]
         torch._foreach_lerp_(list(self._values.values()), live, 1 - keep)
@@ -27,6 +32,9 @@ class Average:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """While it lasts the module's weights are the average."""
+        if not self.keep:
+            yield
+            return
         live = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
         self._assign(self._values)
         try:

@@ -90,7 +90,7 @@ class _Loop:
         self.processes = Processes(accelerator, control)
         self.device = self.processes.device
         self.part = settings.part(self.processes.count)
-        self.groups = data.groups.tolist()
+        self.groups = data.groups.numpy(force=True)
         self.schedule = schedule.to(self.device)
         self.empty = EmptyPrompt(
             data.empty.context.to(self.device),
@@ -165,11 +165,12 @@ class _Loop:
         """This process's rows of a step in parts of one size each: places in the batch, and row numbers of the data."""
         settings, processes = self.settings, self.processes
         numbers = rows(settings.seed, step, settings.batch, self.groups)
+        groups = self.groups[numbers.numpy()].tolist()
         for turn in range(settings.accumulation):
             start = (turn * processes.count + processes.index) * self.part
             by_group: dict[int, list[int]] = {}
             for position in range(start, start + self.part):
-                by_group.setdefault(self.groups[numbers[position]], []).append(position)
+                by_group.setdefault(groups[position], []).append(position)
             for positions in by_group.values():
                 yield positions, numbers[positions]
 

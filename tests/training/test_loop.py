@@ -9,6 +9,7 @@ pytest.importorskip("comfy")
 from control_composer.training import loop
 from control_composer.training.copy import trainable_copy
 from control_composer.training.errors import TrainingError
+from control_composer.training.forward import controlled
 from control_composer.training.loop import train
 from control_composer.training.objective import Schedule
 from control_composer.training.settings import Settings
@@ -31,7 +32,7 @@ def settings(**changes):
 
 
 class Run:
-    def __init__(self, unet, folder, data=None, schedule=EPS, start="gaussian", stop_at=None, **changes):
+    def __init__(self, unet, folder, data=None, schedule=EPS, start="gaussian", stop_at=None, predict=controlled, **changes):
         self.steps = []
         self.control = trainable_copy(unet, start=start)
         self.trained = train(
@@ -41,6 +42,7 @@ class Run:
             schedule,
             settings(**changes),
             folder,
+            predict=predict,
             on_step=self.steps.append,
             should_stop=lambda: stop_at is not None and len(self.steps) == stop_at,
         )
@@ -159,31 +161,27 @@ def test_validation_sees_the_average_and_leaves_no_trace(unet, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_dropped_prompts_become_the_empty_one(unet, tmp_path, share, monkeypatch):
+def test_dropped_prompts_become_the_empty_one(unet, tmp_path, share):
     seen = []
-    real = loop.controlled
 
     def spy(base, control, x, hint, times, context, y, **options):
         seen.append(context)
         assert hint.min() >= 0 and 0.5 < hint.max() <= 1
-        return real(base, control, x, hint, times, context, y, **options)
+        return controlled(base, control, x, hint, times, context, y, **options)
 
-    monkeypatch.setattr(loop, "controlled", spy)
-    Run(unet, tmp_path, steps=1, empty_prompts=share)
+    Run(unet, tmp_path, steps=1, empty_prompts=share, predict=spy)
     assert bool((seen[0] == 0).all()) == (share == 1.0)
 
 
-def test_of_y_only_the_text_is_dropped(tmp_path, monkeypatch):
+def test_of_y_only_the_text_is_dropped(tmp_path):
     unet = make_unet("sdxl", model_channels=32, channel_mult=[1, 1, 1])
     seen = []
-    real = loop.controlled
 
     def spy(*arguments, **options):
         seen.append(arguments[6])
-        return real(*arguments, **options)
+        return controlled(*arguments, **options)
 
-    monkeypatch.setattr(loop, "controlled", spy)
-    Run(unet, tmp_path, Rows(2, 40, pooled=48), steps=1, batch=2, empty_prompts=1.0)
+    Run(unet, tmp_path, Rows(2, 40, pooled=48), steps=1, batch=2, empty_prompts=1.0, predict=spy)
     assert (seen[0][:, :46] == 0).all() and (seen[0][:, 46:] != 0).all()
 
 
@@ -204,6 +202,21 @@ def test_a_loss_that_is_no_number_ends_the_training_and_is_not_saved(unet, tmp_p
     with pytest.raises(TrainingError, match="loss at step 1 is nan, but a finite number was expected; start again"):
         Run(unet, tmp_path, data, steps=1)
     assert not (tmp_path / "training.pt").exists()
+
+
+def test_without_an_average_the_last_weights_are_what_is_used(unet, tmp_path):
+    seen = []
+    control = trainable_copy(unet, start="gaussian")
+    start = weights(control)
+    plain = settings(steps=2, ema=0.0)
+    trained = train(
+        unet, control, Rows(4, 24), EPS, plain, tmp_path, on_validate=lambda step, net: seen.append(weights(net))
+    )
+    assert_equal(seen[0], start)
+    assert_equal(seen[-1], weights(control))
+    assert_equal(seen[-1], trained.average)
+    assert not torch.equal(seen[-1]["middle_block_out.0.weight"], start["middle_block_out.0.weight"])
+    assert_equal(weights(Run(unet, tmp_path, Rows(4, 24), steps=2, ema=0.0).control), seen[-1])
 
 
 def test_no_data_is_refused(unet, tmp_path):
