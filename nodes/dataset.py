@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..training.dataset.dataset import ConditionDataset
 from ..training.dataset.example import Found, fingerprint
 from ..training.dataset.hints import Condition
 from ..training.dataset.settings import DatasetSettings, HintKind
-from ..training.dataset.sources import from_folder, from_jsonl, from_lists, from_shards, is_shards
+from ..training.dataset.sources import from_lists, from_path
 from ..training.errors import TrainingError
 from .annotators import networks_for
 from .preprocess import parameter_input
@@ -141,11 +142,14 @@ class ControlComposerDataset(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, path: Sequence[str], condition: Mapping[str, Any], **_: Any) -> str:
+    def fingerprint_inputs(cls, path: Sequence[str | None], condition: Mapping[str, Any], **_: Any) -> str | float:
         """Another one when a file in the folders changes, so that the host makes the set again."""
-        if not _first(path).strip():
+        place, hints = path[0], _first(condition.get("hints_path", ""))
+        if place is None or hints is None:
+            return math.nan  # linked to a node, and not known yet
+        if not place.strip():
             return ""
-        found = examples(_first(path), _first(condition.get("hints_path", "")))
+        found = examples(place, hints)
         return f"{fingerprint(found.examples)} {len(found.problems)}"
 
     @classmethod
@@ -226,17 +230,7 @@ def examples(
             expected="a folder of pictures, a JSONL file or a folder of shards was expected",
             remedy="fill it in, or connect images",
         )
-    place, own = resolved(path), resolved(hints_path) if hints_path.strip() else None
-    if own is not None and (place.is_file() or is_shards(place)):
-        raise TrainingError(
-            "The input 'hints_path'",
-            found=f"is '{hints_path}'",
-            expected=f"nothing was expected there, since '{place.name}' says itself where hints are",
-            remedy="empty it",
-        )
-    if place.is_file():
-        return from_jsonl(place)
-    return from_shards(place) if is_shards(place) else from_folder(place, own)
+    return from_path(resolved(path), resolved(hints_path) if hints_path.strip() else None)
 
 
 def resolved(path: str) -> Path:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import TrainingError
 from .example import Example, Found, Problem
 from .pictures import FOREIGN, SUFFIXES
+from .shards import read_shards
 
 CAPTIONS = (".txt", ".caption")
 """Where both lie beside a picture, the first counts."""
@@ -137,15 +138,27 @@ def from_lists(
 
 
 def from_shards(folder: Path) -> Found:
-    """What the dataset command has written (see shards.py)."""
-    from .shards import read_shards
-
+    """What the dataset command or WebDataset wrote; pictures stay where they are. Raises TrainingError."""
     return read_shards(folder)
 
 
 def is_shards(path: Path) -> bool:
-    """Whether there are tar files in this folder."""
+    """Whether it is a folder with tar files."""
     return path.is_dir() and any(one.suffix == ".tar" for one in path.iterdir())
+
+
+def from_path(path: Path, hints: Path | None = None) -> Found:
+    """Whichever is there: a JSONL file, a folder of shards, or one of pictures, of which alone `hints` can be. Raises TrainingError."""
+    if not path.is_file() and not is_shards(path):
+        return from_folder(path, hints)
+    if hints is not None:
+        raise TrainingError(
+            f"The folder of hints '{hints}'",
+            found=f"is given beside '{path}'",
+            expected="none was expected, since that says itself where its hints are",
+            remedy="leave it out",
+        )
+    return from_jsonl(path) if path.is_file() else from_shards(path)
 
 
 class _OddError(ValueError):
