@@ -132,7 +132,7 @@ class _Reader:
                     self.path,
                     f"has the unknown key '{key}'{_inside(where)}",
                     f"only {names} were expected there",
-                    f"did you mean '{near[0]}'?" if near else "correct or remove it",
+                    f"call it '{near[0]}'" if near else "correct or remove it",
                 )
         for name, one in known.items():
             if name not in told and one.default is MISSING and one.default_factory is MISSING:

@@ -1,0 +1,174 @@
+"""The command of a training, started as accelerate starts its processes: on the demo world, from a folder of pictures to a file."""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+
+import pytest
+
+pytest.importorskip("comfy")
+pytest.importorskip("accelerate")
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from control_composer.demo.scenes import render, sample_scenes
+from control_composer.training.__main__ import main
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are made by a fork")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Seven scenes of two sizes, their inverted pictures as hints, and an eighth that is broken."""
+    folder = tmp_path_factory.mktemp("pictures")
+    scenes = sample_scenes(7, 1)
+    drawn = (render(scenes) * 255).round().byte().numpy()[:, ::2, ::2]
+    for part in ("images", "hints"):
+        (folder / part).mkdir()
+    for number, (picture, caption) in enumerate(zip(drawn, scenes.captions(), strict=True)):
+        picture = picture[:32] if number % 3 == 0 else picture
+        Image.fromarray(picture).resize((64, 64)).save(folder / "images" / f"{number}.png")
+        Image.fromarray(255 - picture).resize((64, 64)).save(folder / "hints" / f"{number}.png")
+        (folder / "images" / f"{number}.txt").write_text(caption)
+    (folder / "images" / "7.png").write_bytes(b"no picture")
+    return folder
+
+
+def told(folder, pictures, name, **settings):
+    """Writes the file; its path."""
+    config = {
+        "base": "demo",
+        "dataset": {"path": str(pictures / "images"), "hints": str(pictures / "hints"), "resolution": 64},
+        "cache": f"{name} cache",
+        "folder": name,
+        "settings": {"steps": 4, "batch": 4, "rate": 1e-4, "warm_up": 0, "log_every": 1, "validate_every": 3}
+        | settings,
+        "copy": {"start": "gaussian"},
+        "validation": {"rows": 1, "steps": 1},
+        "save": f"{name}.safetensors",
+        "dtype": "fp32",
+        "about": {"licence": "CC0"},
+    }
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(config))
+    return path
+
+
+def start(config, count=1):
+    """Process numbers of `count` processes that share what this one has imported, each told what `accelerate launch` tells."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(count):
+        child = os.fork()
+        if child:
+            started.append(child)
+            continue
+        code = 99
+        try:
+            sys.argv = ["training", str(config)]
+            os.environ |= {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            if count > 1:
+                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                os.environ |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+            # A pool of threads does not survive a fork.
+            torch.set_num_threads(1)
+            code = main()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return started
+
+
+def ended(started):
+    """Their exit codes."""
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in started]
+
+
+def losses(folder):
+    return [float(line.split(",")[1]) for line in (folder / "losses.csv").read_text().splitlines()[1:]]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, pictures):
+    """A finished training in one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    assert ended(start(told(folder, pictures, "one"))) == [0]
+    return folder
+
+
+def test_a_folder_of_pictures_becomes_a_control(alone):
+    assert len(losses(alone / "one")) == 4
+    with safe_open(alone / "one.safetensors", "pt") as file:
+        about = file.metadata()
+        assert about["base"] == "the demo world" and about["steps"] == "4" and about["licence"] == "CC0"
+    weights = load_file(alone / "one.safetensors")
+    assert weights["zero_convs.0.0.weight"].dtype == torch.float32
+    steps = [line.split(",")[0] for line in (alone / "one" / "validation.csv").read_text().splitlines()]
+    assert steps == ["step", "0", "3", "4"]
+    assert len(list((alone / "one" / "validation").glob("*.png"))) == 3
+    index = json.loads((alone / "one cache" / "index.json").read_text())
+    assert sum(len(shard["rows"]) for shard in index["shards"]) == 7
+
+
+def test_two_processes_prepare_and_learn_what_one_does(alone, pictures, tmp_path):
+    assert ended(start(told(tmp_path, pictures, "two"), 2)) == [0, 0]
+    shards = {path.name[:9] for path in (tmp_path / "two cache").glob("rows-*")}
+    assert shards == {"rows-0000", "rows-0001"}
+    assert losses(tmp_path / "two") == pytest.approx(losses(alone / "one"), rel=1e-5)
+    assert len(losses(tmp_path / "two")) == 4
+    one, two = load_file(alone / "one.safetensors"), load_file(tmp_path / "two.safetensors")
+    torch.testing.assert_close(one, two, rtol=0, atol=2e-5)
+
+
+def test_a_stop_by_signal_goes_on_as_if_there_had_been_none(alone, pictures, tmp_path, capfd):
+    config = told(tmp_path, pictures, "long", steps=200, save_every=1000, validate_every=0)
+    started = start(config)
+    table = tmp_path / "long" / "losses.csv"
+    until = time.monotonic() + 120
+    while not (table.is_file() and len(losses(table.parent)) >= 2):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    os.kill(started[0], signal.SIGTERM)
+    assert ended(started) == [128 + signal.SIGTERM]
+    said = capfd.readouterr().out
+    assert " of 200 steps; the same command goes on from there" in said
+    assert "left out: '7.png' the picture" in said
+    done = len(losses(table.parent))
+    assert 2 <= done < 200 and not (tmp_path / "long.safetensors").exists()
+    # Steps do not depend on how many are to come.
+    assert ended(start(told(tmp_path, pictures, "long", steps=done + 2, validate_every=0))) == [0]
+    assert len(losses(table.parent)) == done + 2
+    assert losses(table.parent)[:4] == pytest.approx(losses(alone / "one")[: done + 2][:4], rel=1e-7)
+    assert (tmp_path / "long.safetensors").is_file()
+
+
+def test_mistakes_are_said_in_one_sentence(pictures, alone, tmp_path, capfd):
+    config = json.loads(told(tmp_path, pictures, "one").read_text()) | {"cache": str(alone / "one cache")}
+    mistakes = {
+        "not there": ({"base": "gone.safetensors"}, f"The base '{tmp_path / 'gone.safetensors'}' is not there, but "),
+        "no base": ({"base": "text.safetensors"}, f"The base '{tmp_path / 'text.safetensors'}' cannot be read ("),
+        "no cache": ({"dataset": None, "cache": "none"}, f"The cache '{tmp_path / 'none'}' cannot be read ("),
+        "channels": (
+            {"dataset": None, "copy": {"hint_channels": 4}},
+            f"The cache '{alone / 'one cache'}' has hints of 3 channels, but 4 were expected, as 'hint_channels' says; set 'hint_channels' to 3.\n",
+        ),
+    }
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    for name, (changes, message) in mistakes.items():
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(config | changes))
+        assert ended(start(path)) == [1], name
+        said = capfd.readouterr().err
+        assert said.startswith(message) or f"\n{message}" in said, (name, said)
+        assert "Traceback" not in said
