@@ -178,13 +178,13 @@ class ShardMaker:
         assert self.condition is not None
         pixels = torch.from_numpy(np.array(image))[None].float() / 255
         try:
-            hint = to_uint8(self.condition.annotate(pixels)[0])
+            hint = np.atleast_3d(to_uint8(self.condition.annotate(pixels)[0]))
         except (MemoryError, torch.OutOfMemoryError):
             raise
         # Whatever a network or OpenCV says of a picture that it was not made for, such as one of a single row.
         except (PreprocessorError, ValueError, RuntimeError, _opencv_error()) as error:
             raise UnreadableError(f"gave no hint ({' '.join(str(error).split())})") from error
-        gray = hint.shape[2] == 1 or bool((hint == hint[..., :1]).all())
+        gray = bool((hint == hint[..., :1]).all())
         content = io.BytesIO()
         Image.fromarray(hint[..., 0] if gray else hint).save(content, "PNG")
         return content.getvalue()
