@@ -15,10 +15,9 @@ from ...preprocessors import PreprocessorError
 from ..errors import TrainingError
 from ..stop import StopSignal
 from .condition import condition_from
-from .example import Found
 from .shard_config import DTYPES, ShardConfig, read_shard_config
 from .sharded import PROBLEMS, Shard, ShardMaker, share_of_environment
-from .sources import from_folder, from_jsonl, from_shards, is_shards
+from .sources import from_path
 
 log = logging.getLogger("control_composer.training.dataset")
 
@@ -57,7 +56,7 @@ def run(config: ShardConfig, share: tuple[int, int], stop: StopSignal) -> bool:
             device=_device(config.device),
             dtype=DTYPES[config.dtype],
         )
-    maker = ShardMaker(found_in(config), config.shards, condition, config.settings)
+    maker = ShardMaker(from_path(config.pictures, config.hints), config.shards, condition, config.settings)
     mine = len(maker.missing(share))
     log.info(
         "process %d of %d: %d of %d shards to make, %d examples in all",
@@ -73,15 +72,6 @@ def run(config: ShardConfig, share: tuple[int, int], stop: StopSignal) -> bool:
     elif not maker.missing():
         log.info("all %d shards are there; what was left out is listed in %s", maker.count, config.shards / PROBLEMS)
     return done
-
-
-def found_in(config: ShardConfig) -> Found:
-    """The examples that the file names. Raises TrainingError."""
-    if config.pictures.is_dir():
-        return (
-            from_shards(config.pictures) if is_shards(config.pictures) else from_folder(config.pictures, config.hints)
-        )
-    return from_jsonl(config.pictures)
 
 
 def _told(shard: Shard) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ...preprocessors import PreprocessorError
 from ...preprocessors.pixels import to_uint8
 from ..errors import TrainingError
+from .dataset import ANOTHER_SHAPE
 from .example import Example, Found, Problem, Source
 from .hints import Condition
 from .pictures import UnreadableError, check_picture, read_picture
@@ -29,8 +30,6 @@ CLAIM = "set.json"
 PROBLEMS = "problems.jsonl"
 HOPELESS = 100
 """A whole shard of so many examples without one that is good is no matter of pictures, but of the disk or the settings."""
-ANOTHER_SHAPE = 0.1
-"""How much the aspects of picture and hint may differ."""
 
 
 @dataclass(frozen=True)
