@@ -15,18 +15,9 @@ import folder_paths
 from control_composer.nodes.annotator_files import FOLDER
 from control_composer.nodes.preprocess import FRAMES_PER_CHUNK, NODES
 from control_composer.preprocessors import PREPROCESSORS, Preprocessor, canny
-from control_composer.tests.preprocessors.annotator_weights import write_all
 
 BY_ID: dict[str, Any] = {node.define_schema().node_id: node for node in NODES}
 CANNY_NODE = BY_ID["ControlComposerCanny"]
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small random networks under the published files' names."""
-    folder = tmp_path_factory.mktemp("annotators")
-    write_all(folder)
-    return folder
 
 
 @pytest.fixture(autouse=True)

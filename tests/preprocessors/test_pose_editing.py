@@ -9,7 +9,7 @@ import torch
 from control_composer.preprocessors import PreprocessorError
 from control_composer.preprocessors.pose import Person, Pose
 from control_composer.preprocessors.pose_drawing import drawn
-from control_composer.preprocessors.pose_editing import certain, chosen, extent, moved, on_canvas, without
+from control_composer.preprocessors.pose_editing import certain, chosen, cropped, extent, moved, on_canvas, without
 from control_composer.tests.preprocessors.people import PARTS, assert_same_pose, on, points, standing
 
 NOBODY = np.zeros((18, 3), dtype=np.float32)
@@ -49,6 +49,18 @@ def test_people_grow_about_the_middle_of_the_canvas() -> None:
     middle = np.array([200, 256])
     expected = (standing().body[:, :2] - middle) * 0.5 + middle + (10, -20)
     assert np.allclose(grown.people[0].body[:, :2], expected)
+
+
+def test_of_a_part_of_the_canvas_only_the_points_in_it_are_left() -> None:
+    whole = on(512, 512, standing())
+    part = cropped(whole, 100, 200, 200, 112)
+    assert (part.height, part.width) == (200, 112)
+    before, after = whole.people[0].body, part.people[0].body
+    inside = (before[:, 0] >= 200) & (before[:, 0] < 312) & (before[:, 1] >= 100) & (before[:, 1] < 300)
+    assert 3 < inside.sum() < 10
+    assert np.array_equal(after[inside], before[inside] - (200, 100, 0)) and not after[~inside].any()
+    assert not part.people[0].left_hand.any()  # all of it beyond the right side
+    assert cropped(whole, 0, 0, 512, 512) is whole
 
 
 def test_what_was_not_seen_stays_so() -> None:

@@ -48,6 +48,8 @@ class Failed(Exception):
 class Run:
     pictures: dict[str, np.ndarray]
     """Title of each Save Image node -> uint8 (B, H, W, 3)."""
+    texts: dict[str, str]
+    """Title of each node that shows a text -> the text."""
     cached: frozenset[str]
     """Ids of the nodes that the host did not execute again."""
 
@@ -114,7 +116,12 @@ class Server:
             for node, output in entry["outputs"].items()
             if prompt[node]["class_type"] == "SaveImage"
         }
-        return Run(pictures, frozenset(messages["execution_cached"]["nodes"]))
+        texts = {
+            prompt[node]["_meta"]["title"]: "".join(output["text"])
+            for node, output in entry["outputs"].items()
+            if "text" in output and "_meta" in prompt[node]
+        }
+        return Run(pictures, texts, frozenset(messages["execution_cached"]["nodes"]))
 
     def picture(self, saved: dict[str, str]) -> np.ndarray:
         return np.asarray(Image.open(io.BytesIO(self.get("/view?" + urllib.parse.urlencode(saved)))).convert("RGB"))
