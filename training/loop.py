@@ -65,12 +65,14 @@ def train(
 
     Raises TrainingError for settings, data or a folder that do not fit, for a loss that is no number, and where nothing can be saved.
     """
-    return _Loop(unet, control, data, schedule, settings, folder, predict, accelerator).run(
+    return Loop(unet, control, data, schedule, settings, folder, predict, accelerator).run(
         on_step, on_validate, should_stop
     )
 
 
-class _Loop:
+class Loop:
+    """What `train` runs, for who wants its steps one by one."""
+
     def __init__(
         self,
         unet: Any,
@@ -79,8 +81,8 @@ class _Loop:
         schedule: Schedule,
         settings: Settings,
         folder: Path,
-        predict: Callable[..., Tensor],
-        accelerator: Any,
+        predict: Callable[..., Tensor] = controlled,
+        accelerator: Any = None,
     ) -> None:
         if len(data) == 0:
             raise TrainingError(
@@ -119,7 +121,7 @@ class _Loop:
         done, since, counted = self.first, time.monotonic(), 0
         stopped = False
         while done < settings.steps and not stopped:
-            gradient = self._step(done)
+            gradient = self.step(done)
             done += 1
             counted += settings.batch
             last = done == settings.steps
@@ -141,8 +143,8 @@ class _Loop:
                 self._validate(done, on_validate)
         return Trained(done, self.control, self.average.state())
 
-    def _step(self, step: int) -> Tensor:
-        """One step of the optimiser; the length of its gradient."""
+    def step(self, step: int) -> Tensor:
+        """Step number `step` of the optimiser; the length of its gradient, a tensor of no dimension."""
         settings = self.settings
         for group in self.optimiser.param_groups:
             group["lr"] = settings.rate_at(step)

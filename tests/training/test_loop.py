@@ -32,7 +32,9 @@ def settings(**changes):
 
 
 class Run:
-    def __init__(self, unet, folder, data=None, schedule=EPS, start="gaussian", stop_at=None, predict=controlled, **changes):
+    def __init__(
+        self, unet, folder, data=None, schedule=EPS, start="gaussian", stop_at=None, predict=controlled, **changes
+    ):
         self.steps = []
         self.control = trainable_copy(unet, start=start)
         self.trained = train(
