@@ -46,14 +46,16 @@ def test_networks_come_from_the_folder(tmp_path: Path) -> None:
     condition = condition_from("HED", {}, annotators=tmp_path, device=CPU)
     expected = HED(PICTURE, 0, {"HED": Network(network, CPU, torch.float32)})
     assert torch.equal(condition.annotate(PICTURE), expected)
-    held = networks_from(tmp_path, ["HED"], CPU, torch.bfloat16)["HED"]
-    assert held.dtype == torch.bfloat16 == next(held.module.parameters()).dtype
 
 
-def test_half_precision_only_where_it_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("half", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_half_precision_only_where_it_does_no_harm(
+    half: bool, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_file(narrow_hed().state_dict(), tmp_path / "ControlNetHED.safetensors")
-    monkeypatch.setitem(BY_ID, "HED", replace(BY_ID["HED"], half=False))
-    assert networks_from(tmp_path, ["HED"], CPU, torch.float16)["HED"].dtype == torch.float32
+    monkeypatch.setitem(BY_ID, "HED", replace(BY_ID["HED"], half=half))
+    held = networks_from(tmp_path, ["HED"], CPU, torch.bfloat16)["HED"]
+    assert held.dtype == dtype == next(held.module.parameters()).dtype
 
 
 def test_where_files_lie(tmp_path: Path) -> None:
