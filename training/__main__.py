@@ -14,6 +14,7 @@ from .config import read_config
 from .errors import TrainingError
 from .stop import StopSignal
 
+log = logging.getLogger("control_composer.training")
 PATIENCE = timedelta(days=7)
 """How long processes wait for each other: some prepare their share of the data, or draw for the validation, longer than the usual ten minutes."""
 
@@ -31,15 +32,16 @@ def main() -> int:
         config = read_config(options.config)
         # The loop itself knows the precision.
         accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
-        level = logging.INFO if accelerator.is_main_process else logging.WARNING
-        # The host has set up a log already.
-        logging.basicConfig(level=level, format="%(asctime)s %(message)s", stream=sys.stdout, force=True)
+        # The host has set up a log already, and tells much of itself in it.
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stdout, force=True)
+        if accelerator.is_main_process:
+            log.setLevel(logging.INFO)
         from .command import StoppedError, run
 
         try:
             finished = run(config, accelerator, stop).step >= config.settings.steps
         except StoppedError:
-            logging.info("stopped while the data was prepared; the same command goes on from there")
+            log.info("stopped while the data was prepared; the same command goes on from there")
             finished = False
         accelerator.end_training()
     except TrainingError as error:

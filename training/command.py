@@ -43,10 +43,10 @@ def run(config: Config, accelerator: Any, stop: StopSignal) -> Trained:
     base = load_base(config.base)
     data = _data(config, base, accelerator, stop)
     unet: Any = frozen_unet(base.model, DTYPES[config.settings.precision], accelerator.device)
+    check(data, unet, config)
     control = trainable_copy(
         unet, config.copy.hint_channels, config.copy.start, config.copy.form, seed=config.copy.seed
     )
-    _check(data, unet, config)
     schedule = schedule_of(base.model)
     trained = train(
         unet,
@@ -117,8 +117,8 @@ def _dataset(config: DatasetConfig) -> ConditionDataset:
     return ConditionDataset(found, config.settings)
 
 
-def _check(data: Cache, unet: Any, config: Config) -> None:
-    """Prepared rows of another base would fail deep inside, or not at all."""
+def check(data: Cache, unet: Any, config: Config) -> None:
+    """Raises TrainingError for rows that were prepared for another base, which would fail deep inside, or for other hints."""
     net = encoder_of(unet, config.copy.hint_channels)
     batch = data.batch(torch.zeros(1, dtype=torch.int64))
     widths = {

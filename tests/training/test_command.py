@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 import traceback
+from dataclasses import replace
 
 import pytest
 
@@ -18,7 +19,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from control_composer.demo.scenes import render, sample_scenes
+from control_composer.tests import narrow
 from control_composer.training.__main__ import main
+from control_composer.training.bases import load_base
+from control_composer.training.cache import Cache
+from control_composer.training.command import check
+from control_composer.training.config import CopyConfig, read_config
+from control_composer.training.errors import TrainingError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are made by a fork")
 
@@ -37,6 +44,8 @@ def pictures(tmp_path_factory):
         Image.fromarray(255 - picture).resize((64, 64)).save(folder / "hints" / f"{number}.png")
         (folder / "images" / f"{number}.txt").write_text(caption)
     (folder / "images" / "7.png").write_bytes(b"no picture")
+    (folder / "images" / "7.txt").write_text("a red circle")
+    (folder / "hints" / "7.png").write_bytes((folder / "hints" / "6.png").read_bytes())
     return folder
 
 
@@ -153,22 +162,41 @@ def test_a_stop_by_signal_goes_on_as_if_there_had_been_none(alone, pictures, tmp
     assert (tmp_path / "long.safetensors").is_file()
 
 
-def test_mistakes_are_said_in_one_sentence(pictures, alone, tmp_path, capfd):
-    config = json.loads(told(tmp_path, pictures, "one").read_text()) | {"cache": str(alone / "one cache")}
-    mistakes = {
-        "not there": ({"base": "gone.safetensors"}, f"The base '{tmp_path / 'gone.safetensors'}' is not there, but "),
-        "no base": ({"base": "text.safetensors"}, f"The base '{tmp_path / 'text.safetensors'}' cannot be read ("),
-        "no cache": ({"dataset": None, "cache": "none"}, f"The cache '{tmp_path / 'none'}' cannot be read ("),
-        "channels": (
-            {"dataset": None, "copy": {"hint_channels": 4}},
-            f"The cache '{alone / 'one cache'}' has hints of 3 channels, but 4 were expected, as 'hint_channels' says; set 'hint_channels' to 3.\n",
-        ),
-    }
-    (tmp_path / "text.safetensors").write_text("no tensors")
-    for name, (changes, message) in mistakes.items():
-        path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps(config | changes))
-        assert ended(start(path)) == [1], name
-        said = capfd.readouterr().err
-        assert said.startswith(message) or f"\n{message}" in said, (name, said)
-        assert "Traceback" not in said
+def test_a_mistake_is_said_in_one_sentence(pictures, tmp_path, capfd):
+    path = told(tmp_path, pictures, "one")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base": "gone.safetensors"}))
+    assert ended(start(path)) == [1]
+    said = capfd.readouterr().err
+    assert said.endswith(
+        f"The base '{tmp_path / 'gone.safetensors'}' is not there, but 'demo' or the path of a checkpoint file was expected; correct 'base'.\n"
+    )
+    assert "Traceback" not in said
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "text.safetensors"
+    path.write_text("no tensors")
+    with pytest.raises(TrainingError) as raised:
+        load_base(str(path))
+    assert str(raised.value).startswith(f"The base '{path}' cannot be read (")
+    assert str(raised.value).endswith(
+        "), but a checkpoint file of Stable Diffusion 1, 2 or XL was expected; choose another file."
+    )
+
+
+def test_a_cache_of_another_base_or_another_hint_is_refused(alone, pictures, tmp_path):
+    config = read_config(told(alone, pictures, "one"))
+    data = Cache.open(config.cache)
+    unet = narrow.make_model("sd1").model.diffusion_model
+    with pytest.raises(TrainingError) as raised:
+        check(data, unet, config)
+    assert str(raised.value) == (
+        f"The cache '{config.cache}' has texts of width 64, but 24 was expected, which the base reads; prepare it for this base, in another folder."
+    )
+    demo = load_base("demo").model.model.diffusion_model
+    check(data, demo, config)
+    with pytest.raises(TrainingError) as raised:
+        check(data, demo, replace(config, copy=CopyConfig(hint_channels=4)))
+    assert str(raised.value) == (
+        f"The cache '{config.cache}' has hints of 3 channels, but 4 were expected, as 'hint_channels' says; set 'hint_channels' to 3."
+    )
