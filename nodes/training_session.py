@@ -30,7 +30,6 @@ FOLDER = ("control_composer", "training")
 PREPARED = ("control_composer", "prepared")
 """Latents and texts, shared by all trainings on the same data set and base."""
 SECONDS_BETWEEN_PICTURES = 2.0
-PREVIEW = 1024
 
 
 class Interruption:
@@ -103,7 +102,7 @@ class Live:
 
     def _picture(self) -> None:
         page = live(self.folder, self.title, self._status, self.drawn, self.higher_is_better)
-        self._update(("JPEG", page, PREVIEW))
+        self._update(("JPEG", page, max(page.size)))
         with self.interruption.heard():
             self.show(self._status)
         self._next = time.monotonic() + SECONDS_BETWEEN_PICTURES

@@ -35,8 +35,8 @@ def frozen_unet(model: Any, dtype: torch.dtype, device: torch.device) -> nn.Modu
     return unet.eval().requires_grad_(False)
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
+# The host may hold its weights as tensors of inference, of which there are no views outside of it.
+@torch.inference_mode()
 def base_fingerprint(model: Any) -> str:
     """SHA-256, in hexadecimal digits, of some numbers of every weight with its LoRAs: the same wherever the model is and whatever it computes in."""
     told = hashlib.sha256()
