@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +21,12 @@ TEXT = 14
 LINES = 3
 """Of the caption, at most."""
 LINE = TEXT + 4
+FONTS = ("msyh.ttc", "Arial Unicode.ttf", "NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "arial.ttf")
+"""Of Windows, macOS and Linux, those with most letters first. Pillow's own has ASCII alone."""
 GROUND, INK, QUIET, ALARM = "white", "black", "dimgray", "darkred"
+
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class Cell(NamedTuple):
@@ -48,7 +55,6 @@ def contact_sheet(cells: Sequence[Cell]) -> Tensor:
     rows = -(-len(cells) // columns)
     width, height = 2 * TILE + 3 * GAP, TILE + (1 + LINES) * LINE + 3 * GAP
     sheet = Image.new("RGB", (columns * width, rows * height), GROUND)
-    font = ImageFont.load_default(TEXT)
     pen = ImageDraw.Draw(sheet)
     for number, cell in enumerate(cells):
         left, top = number % columns * width + GAP, number // columns * height + GAP
@@ -59,13 +65,20 @@ def contact_sheet(cells: Sequence[Cell]) -> Tensor:
         left = number % columns * width + GAP
         top += TILE + GAP // 2
         ink = INK if tiles else ALARM
-        for words, colour in (
-            *((line, QUIET) for line in _lines(cell.title, font, width - 2 * GAP, 1)),
-            *((line, ink) for line in _lines(cell.text, font, width - 2 * GAP, LINES)),
-        ):
-            pen.text((left, top), words, fill=colour, font=font)
-            top += LINE
+        for text, colour, most in ((cell.title, QUIET, 1), (cell.text, ink, LINES)):
+            font = _font(text.isascii())
+            for line in _lines(text, font, width - 2 * GAP, most):
+                pen.text((left, top), line, fill=colour, font=font)
+                top += LINE
     return torch.from_numpy(np.asarray(sheet).copy())[None].float() / 255
+
+
+@cache
+def _font(ascii_only: bool) -> Font:
+    for name in () if ascii_only else FONTS:
+        with suppress(OSError):  # not on this machine
+            return ImageFont.truetype(name, TEXT)
+    return ImageFont.load_default(TEXT)
 
 
 def _tile(picture: np.ndarray) -> Image.Image:
@@ -74,18 +87,18 @@ def _tile(picture: np.ndarray) -> Image.Image:
     return tile
 
 
-def _lines(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, most: int) -> list[str]:
+def _lines(text: str, font: Font, width: int, most: int) -> list[str]:
     """At most that many lines of at most `width` pixels; what does not fit ends in dots."""
     lines = list(_wrapped(text, font, width))
     if len(lines) <= most:
         return lines
     last = lines[most - 1]
-    while last and font.getlength(f"{last} …") > width:
+    while last and font.getlength(f"{last} ...") > width:
         last = last[:-1]
-    return [*lines[: most - 1], f"{last} …"]
+    return [*lines[: most - 1], f"{last} ..."]
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> Iterator[str]:
+def _wrapped(text: str, font: Font, width: int) -> Iterator[str]:
     line = ""
     for word in text.split():
         while font.getlength(word) > width:  # one that no line holds, as in languages without spaces

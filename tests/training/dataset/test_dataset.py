@@ -225,7 +225,8 @@ def test_a_long_report_ends(folder: Path) -> None:
 
 def test_the_contact_sheet_shows_what_is_there() -> None:
     red = torch.tensor([1.0, 0.0, 0.0]).expand(64, 64, 3)
-    examples = tuple(Example(f"{number}", red, "w " * 300, 1 - red) for number in range(20))
+    # Words, and a language without spaces.
+    examples = tuple(Example(f"{number}", red, ("w " if number % 2 else "猫") * 300, 1 - red) for number in range(20))
     sheet = ConditionDataset(Found(examples), replace(SMALL, flip=True)).contact_sheet(6)
     assert sheet.shape[0] == 1 and sheet.shape[3] == 3 and sheet.min() >= 0 and sheet.max() == 1
     for colour in (red, 1 - red):
