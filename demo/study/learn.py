@@ -26,6 +26,8 @@ log = logging.getLogger("demo.study")
 SEEDS = (0, 1, 2)
 PICTURES = (100, 1_000, 10_000)
 WEIGHTS = "weights.safetensors"
+WATCH_CLOSELY = 200
+"""Up to this step the watch looks every time, then every other time."""
 WATCH_STEPS = 10
 """Of the sampler, while a system learns: enough to see edges."""
 
@@ -70,6 +72,8 @@ def learn(run: Run, unet: nn.Module, words: Words, pairs: Pairs, watch: Watch, f
     own.mkdir(parents=True, exist_ok=True)
 
     def on_validate(step: int, control: nn.Module) -> None:
+        if step > WATCH_CLOSELY and step % (2 * settings.validate_every):
+            return
         f1, colour = watch.scores(watch.draw_with(velocity(unet, control, predict), watch.hints["edges"], WATCH_STEPS))
         log.info("%s: step %d of %d, F1 %.3f, colour error %.4f", run.name, step, settings.steps, f1, colour)
         _note(own / "watch.csv", step, (f"{f1:.4f}", f"{colour:.4f}"))
