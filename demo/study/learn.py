@@ -34,7 +34,7 @@ WATCH_STEPS = 10
 
 def settings_of(run: Run) -> Settings:
     """All systems learn alike: as many steps, of as many pictures, at the same rate."""
-    return control_settings(400, 16, seed=run.seed, warm_up=50, save_every=200, validate_every=50, log_every=20)
+    return control_settings(300, 16, seed=run.seed, warm_up=50, save_every=100, validate_every=50, log_every=20)
 
 
 def runs(seeds: Iterable[int] = SEEDS) -> tuple[Run, ...]:
