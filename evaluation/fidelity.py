@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -76,6 +76,8 @@ class Fidelity:
     numbers: Mapping[str, Tensor]
     """By name, all that the measure says, each (B) float32, the score first."""
     higher_is_better: bool
+    each_class: Mapping[str, Tensor] = field(default_factory=dict)
+    """Where classes are compared: by name, the intersection over union (B) of each that is in a hint or a picture; NaN where it is in neither."""
 
 
 def fidelity(
@@ -95,7 +97,8 @@ def fidelity(
         numbers = measure.numbers(again.float(), hint.float())
     else:
         numbers = _pose_numbers(preprocessor_id, len(hint), poses)
-    return Fidelity(measure.name, next(iter(numbers.values())), numbers, measure.higher_is_better)
+    classes = measure.each_class(again.float(), hint.float()) if measure.each_class else {}
+    return Fidelity(measure.name, next(iter(numbers.values())), numbers, measure.higher_is_better, classes)
 
 
 def overlay(preprocessor_id: str, hint: Tensor, again: Tensor, picture: Tensor) -> Tensor:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..preprocessors.palettes.ade20k import ADE20K
-from ..preprocessors.palettes.coco import COCO
+from ..preprocessors.palettes import ADE20K, COCO, Palette
 from .delta_e import colour_difference
 from .depth import aligned, nearness_score
 from .edges import edge_score
@@ -42,6 +41,8 @@ class Measure:
     """(found, wanted), (B, H, W, 3) float 0..1, both checked. None: of poses, which pictures do not tell."""
     overlay: Callable[[Tensor, Tensor, Tensor], Tensor]
     """(found, wanted, picture), all (B, H, W, 3) float 0..1 -> (B, H, W, 3) float32 in 0..1."""
+    each_class: Callable[[Tensor, Tensor], Numbers] | None = None
+    """As `numbers`, of the classes that are in any picture by their names; NaN for pictures where a class is in neither."""
 
 
 def _edge_numbers(found: Tensor, wanted: Tensor) -> Numbers:
@@ -75,15 +76,26 @@ def _area_overlay(found: Tensor, wanted: Tensor, picture: Tensor) -> Tensor:
 
 
 def _class_numbers(found: Tensor, wanted: Tensor) -> Numbers:
-    colours = _colours_of(wanted)
+    colours = _palette_of(wanted).colours()
     there, asked = labels_of(found, colours), labels_of(wanted, colours)
     counts = asked >= 0
     right = ((there == asked) & counts).sum(dim=(1, 2)) / counts.sum(dim=(1, 2))
     return {"mean IoU": iou(there, asked, len(colours)).mean, "pixel accuracy": right}
 
 
+def _each_class(found: Tensor, wanted: Tensor) -> Numbers:
+    palette = _palette_of(wanted)
+    colours = palette.colours()
+    scores = iou(labels_of(found, colours), labels_of(wanted, colours), len(colours)).per_class
+    return {
+        names.partition(",")[0]: score
+        for (_, names), score in zip(palette.classes, scores.unbind(dim=1), strict=True)
+        if not score.isnan().all()
+    }
+
+
 def _class_overlay(found: Tensor, wanted: Tensor, picture: Tensor) -> Tensor:
-    colours = _colours_of(wanted)
+    colours = _palette_of(wanted).colours()
     there, asked = labels_of(found, colours), labels_of(wanted, colours)
     return heat_overlay(((there != asked) & (asked >= 0)).float(), picture)
 
@@ -134,12 +146,11 @@ def _is_white(hint: Tensor) -> Tensor:
     return _grey(hint) > WHITE
 
 
-def _colours_of(wanted: Tensor) -> Tensor:
-    """Of the palette in which more of the hints' pixels are drawn exactly, ADE20K's where that is as many."""
-    colours = [palette.colours().to(wanted.device) for palette in (ADE20K, COCO)]
+def _palette_of(wanted: Tensor) -> Palette:
+    """The palette in which more of the hints' pixels are drawn exactly, ADE20K's where that is as many."""
     codes = _codes(wanted.reshape(-1, 3))
-    exact = [int(torch.isin(codes, _codes(table)).sum()) for table in colours]
-    return colours[exact.index(max(exact))]
+    exact = [int(torch.isin(codes, _codes(palette.colours().to(codes.device))).sum()) for palette in (ADE20K, COCO)]
+    return COCO if exact[1] > exact[0] else ADE20K
 
 
 def _codes(colours: Tensor) -> Tensor:
@@ -150,7 +161,7 @@ def _codes(colours: Tensor) -> Tensor:
 LINES = Measure("edge F1 within 2 pixels", True, _edge_numbers, _edge_overlay)
 SOFT = Measure("structural similarity", True, _soft_numbers, _soft_overlay)
 AREAS = Measure("intersection over union of black and white", True, _area_numbers, _area_overlay)
-CLASSES = Measure("mean intersection over union", True, _class_numbers, _class_overlay)
+CLASSES = Measure("mean intersection over union", True, _class_numbers, _class_overlay, _each_class)
 DEPTH = Measure("scale-invariant depth error", False, _depth_numbers, _depth_overlay)
 NORMALS = Measure("angle between normals", False, _normal_numbers, _normal_overlay)
 COLOURS = Measure("colour difference (CIEDE2000)", False, _colour_numbers, _colour_overlay)

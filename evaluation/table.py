@@ -52,7 +52,13 @@ def joined(parts: Sequence[Fidelity]) -> Fidelity:
     """The pictures of several of one measure, one after the other."""
     first = parts[0]
     numbers = {name: torch.cat([part.numbers[name] for part in parts]) for name in first.numbers}
-    return Fidelity(first.name, next(iter(numbers.values())), numbers, first.higher_is_better)
+    absent = [torch.full_like(part.score, torch.nan) for part in parts]
+    names = dict.fromkeys(name for part in parts for name in part.each_class)
+    classes = {
+        name: torch.cat([part.each_class.get(name, nothing) for part, nothing in zip(parts, absent, strict=True)])
+        for name in names
+    }
+    return Fidelity(first.name, next(iter(numbers.values())), numbers, first.higher_is_better, classes)
 
 
 def mean_of(values: Tensor) -> float:
@@ -83,7 +89,15 @@ def table(score: Fidelity, title: str) -> str:
     rows.append(["mean", *(_number(mean_of(values), name) for name, values in score.numbers.items())])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
-    return "\n".join([f"{title}: {score.name}, {_direction(score)}", *lines, *_legend(score)])
+    return "\n".join([f"{title}: {score.name}, {_direction(score)}", *lines, *_legend(score), *_classes(score)])
+
+
+def _classes(score: Fidelity) -> list[str]:
+    if not score.each_class:
+        return []
+    width = max(map(len, score.each_class))
+    lines = [f"{name.ljust(width)}  {mean_of(values):.3f}" for name, values in score.each_class.items()]
+    return ["IoU of each class, mean of the pictures where it is asked for or found:", *lines]
 
 
 def _legend(score: Fidelity) -> list[str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..control.placing import SIZINGS, Placing, Sizing, Span, spans
 from ..evaluation.errors import EvaluationError
-from ..evaluation.fidelity import MEASURES, UNMEASURED, Fidelity, fidelity, overlay
+from ..evaluation.fidelity import MEASURES, UNMEASURED, Fidelity, fidelity, measure_of, overlay
 from ..evaluation.measures import POSES
 from ..evaluation.table import joined, mean_of, summary, table
 from ..preprocessors import PREPROCESSORS, Preprocessor
@@ -119,7 +119,9 @@ class ControlComposerFidelity(io.ComfyNode):
         batch: BatchPolicy = "cycle",
     ) -> io.NodeOutput:
         parameters = dict(preprocessor)
-        chosen = MEASURED[parameters.pop("preprocessor")]
+        identifier = parameters.pop("preprocessor")
+        measure_of(identifier)  # Raises where there is none.
+        chosen = MEASURED[identifier]
         score, shown = measured(chosen, image, hint, pose, sizing, batch, parameters)
         show_text(cls, summary(score))
         return io.NodeOutput(mean_of(score.score), table(score, chosen.name), shown, ui=ui.PreviewImage(shown, cls=cls))
@@ -148,7 +150,7 @@ def measured(
     rows, columns = spans(hint_bhwc.shape[1:3], image_bhwc.shape[1:3], Placing(sizing))
     hints_bhwc = as_rgb(part_of(hint_bhwc, rows.start, rows.length, columns.start, columns.length)).float().cpu()
     pictures = as_rgb(part_of(image_bhwc, rows.offset, rows.filled, columns.offset, columns.filled)).float()
-    pictures = resized_to(pictures, Size(*hints_bhwc.shape[1:3])).clamp(0, 1)
+    pictures = resized_to(pictures, Size(*hints_bhwc.shape[1:3]))
     again, found_poses = preprocess(preprocessor, pictures, 0, **parameters)
     shown = torch.empty(pictures.shape, device=management.intermediate_device(), dtype=management.intermediate_dtype())
     progress, scores = comfy.utils.ProgressBar(count), []

@@ -1,7 +1,7 @@
 """CLIP scores of a narrow CLIP with random weights from a folder, against its embeddings taken one by one."""
 
 import shutil
-from importlib.util import find_spec
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,30 +9,14 @@ import torch
 
 from control_composer.evaluation.clip_score import ClipNetwork, clip_network, clip_score
 from control_composer.evaluation.errors import EvaluationError
+from control_composer.tests.evaluation.narrow_clip import SIDE, write_clip
 
 TEXTS = ["a red star", "a blue square on a green ground", "x"]
-SIDE = 8
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    comfy = find_spec("comfy")  # Not imported: of the host, only its file of words is needed.
-    if comfy is None or not comfy.submodule_search_locations:
-        pytest.skip("no ComfyUI here")
-    transformers = pytest.importorskip("transformers")
-    place = tmp_path_factory.mktemp("clips") / "clip-narrow"
-    narrow = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = transformers.CLIPConfig(
-        text_config=narrow | {"max_position_embeddings": 77},
-        vision_config=narrow | {"image_size": SIDE, "patch_size": 4},
-        projection_dim=6,
-    )
-    torch.manual_seed(0)
-    transformers.CLIPModel(config).save_pretrained(place)
-    for file in (Path(comfy.submodule_search_locations[0]) / "sd1_tokenizer").iterdir():
-        shutil.copy(file, place)
-    transformers.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=SIDE).save_pretrained(place)
-    return place
+    return write_clip(tmp_path_factory.mktemp("clips") / "clip-narrow")
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +76,9 @@ def test_folders_without_a_clip_are_refused(folder: Path, tmp_path: Path):
 def test_another_number_of_texts_is_refused(network: ClipNetwork):
     with pytest.raises(EvaluationError, match=r"^CLIP score: found 2 texts for 3 pictures, but one .*; give each"):
         clip_score(pictures(), TEXTS[:2], network)
+
+
+def test_without_transformers_it_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(EvaluationError, match=r"found no package 'transformers' .*; install it with: pip install tr"):
+        clip_network(folder)

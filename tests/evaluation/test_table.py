@@ -8,6 +8,7 @@ import torch
 from control_composer.evaluation.fidelity import MEASURES, Fidelity, fidelity
 from control_composer.evaluation.measures import POSES
 from control_composer.evaluation.table import MEANINGS, joined, mean_of, summary, table
+from control_composer.preprocessors.palettes.ade20k import ADE20K
 from control_composer.tests.evaluation.inputs import hint_like, pose_like
 
 
@@ -59,3 +60,25 @@ def test_pictures_are_joined() -> None:
     whole = joined([score(1.0, 2.0), score(3.0)])
     assert whole.score.tolist() == [1, 2, 3] and whole.numbers["largest ΔE"].tolist() == [10, 20, 30]
     assert whole.score is whole.numbers["mean ΔE"] and not whole.higher_is_better
+
+
+def test_classes_have_their_own_lines() -> None:
+    hint, other = hint_like("SegFormer", 0), hint_like("SegFormer", 0)
+    wall, building = ADE20K.colours()[0], ADE20K.colours()[1]
+    hint[:, :10], other[:, :10] = wall, wall
+    hint[:, 10:], other[:, 10:15], other[:, 15:] = building, building, wall
+    first, second = fidelity("SegFormer", hint, other), fidelity("SegFormer", hint[:, :10], hint[:, :10])
+    assert {name: values.item() for name, values in first.each_class.items()} == {
+        "wall": pytest.approx(2 / 3),
+        "building": 0.5,
+    }
+    whole = joined([first, second])
+    assert whole.each_class["wall"].tolist() == [pytest.approx(2 / 3), 1]
+    assert whole.each_class["building"][0] == 0.5 and whole.each_class["building"][1].isnan()
+    assert whole.score.tolist() == [pytest.approx((2 / 3 + 0.5) / 2), 1]
+    assert table(whole, "SegFormer").splitlines()[-3:] == [
+        "IoU of each class, mean of the pictures where it is asked for or found:",
+        "wall      0.833",
+        "building  0.500",
+    ]
+    assert not fidelity("Canny", hint, hint).each_class
