@@ -206,17 +206,17 @@ def examples(
 ) -> Found:
     """What the node's inputs name. Raises TrainingError where they name nothing, or two things."""
     if images is not None:
-        for name, value in (("path", path), ("hints_path", hints_path)):
-            if value.strip():
+        for name, given in (("path", path), ("hints_path", hints_path)):
+            if given.strip():
                 raise TrainingError(
                     f"The input '{name}'",
-                    found=f"is '{value}'",
+                    found=f"is '{given}'",
                     expected="nothing was expected there, since images are connected",
                     remedy="empty it, or disconnect the images",
                 )
         return from_lists(images, texts, hints)
-    for name, value in (("texts", texts), ("hints", hints)):
-        if value is not None:
+    for name, connected in (("texts", texts is not None), ("hints", hints is not None)):
+        if connected:
             raise TrainingError(
                 f"The input '{name}'",
                 found="is connected",

@@ -51,7 +51,7 @@ class Cut(NamedTuple):
 
 def mirrored(hint: np.ndarray, kind: HintKind) -> np.ndarray:
     """(H, W, 3) uint8 as the mirrored picture would have it."""
-    flipped = hint[:, ::-1]
+    flipped: np.ndarray = hint[:, ::-1]
     if kind != "normals":
         return flipped
     # Black is no direction: nothing is there.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ...preprocessors.pixels import as_rgb, to_uint8
@@ -90,6 +90,6 @@ def _unreadable(error: Exception) -> UnreadableError:
     if isinstance(error, FileNotFoundError):
         return UnreadableError("is not there")
     lines = str(error).splitlines()
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return UnreadableError("is no picture file that can be read")
     return UnreadableError(f"cannot be read ({lines[0] if lines else type(error).__name__})")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from control_composer.tests.training.dataset.files import noise
 from control_composer.training.dataset.hints import Condition, Hints
@@ -52,11 +54,13 @@ def test_a_spoilt_file_is_made_anew(tmp_path: Path) -> None:
     hints.of(noise(64, 128))
     (file,) = tmp_path.rglob("*.png")
     whole = file.read_bytes()
-    for broken in (b"", whole[: len(whole) // 2]):
+    other = io.BytesIO()
+    Image.fromarray(noise(64, 120)).save(other, "PNG")
+    for broken in (b"", whole[: len(whole) // 2], other.getvalue()):
         file.write_bytes(broken)
         assert np.array_equal(hints.of(noise(64, 128)), 255 - noise(64, 128))
         assert file.read_bytes() == whole
-    assert invert.calls == 3
+    assert invert.calls == 4
 
 
 def test_nothing_is_kept_without_a_folder() -> None:

@@ -132,6 +132,9 @@ def test_tar_files_of_others(tmp_path: Path) -> None:
         "__key__": b"",
     }
     tar(tmp_path / "00000.tar", files)
+    # Such as other programs put beside theirs.
+    (tmp_path / "00000.json").write_text("{}")
+    (tmp_path / "set.json").write_text("{}")
     found = read_shards(tmp_path)
     assert [(one.name, one.caption, one.hint is None) for one in found.examples] == [
         ("00000.tar/a/1", "one", True),

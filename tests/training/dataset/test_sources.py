@@ -145,7 +145,7 @@ def test_jsonl_of_other_tools(tmp_path: Path) -> None:
     path = tmp_path / "metadata.jsonl"
     lines = [
         '{"file_name": "a.png", "text": "one", "conditioning_image": "b.png"}',
-        '{"image": "a.png", "caption": "two\\u2028and more"}',
+        '{"image": "a.png", "caption": "two\u2028and more"}',  # no end of a line, though Python takes it for one
         '{"image": "c.png", "caption": null}',
     ]
     path.write_bytes("\r\n\r\n".join(lines).encode("utf-8-sig"))
