@@ -129,7 +129,7 @@ def network_of(control_net: Any) -> EncoderNetwork:
         SUBJECT,
         found=f"is no plain ControlNet ({what})",
         expected="a copy of an encoder, as Train ControlNet makes it, was expected",
-        remedy="connect Train ControlNet, or a Load ControlNet node with the file of a ControlNet",
+        remedy="connect Train ControlNet with a copy of the form 'copy', or a Load ControlNet node with the file of a ControlNet",
     )
 
 
@@ -168,7 +168,7 @@ def save(network: EncoderNetwork, path: Path, layout: Layout, dtype: torch.dtype
             SUBJECT,
             found=f"has no tensor '{error}' of the expected kind",
             expected="a copy of an encoder was expected",
-            remedy="connect Train ControlNet, or load the file of a ControlNet",
+            remedy="connect Train ControlNet with a copy of the form 'copy', or load the file of a ControlNet",
         ) from None
     metadata = dict(about) | {POOLING_KEY: str(network.pooling).lower()}
     return export(path, weights, net, heads_of(network.module), layout=layout, dtype=dtype, about=metadata)
