@@ -8,8 +8,11 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
+from ..checkpoints.errors import CheckpointError
+from ..preprocessors import PreprocessorError
 from .config import read_config
 from .errors import TrainingError
 from .stop import StopSignal
@@ -30,8 +33,13 @@ def main() -> int:
     stop.listen()
     try:
         config = read_config(options.config)
-        # The loop itself knows the precision.
-        accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+        accelerator = Accelerator(
+            # Several processes without a GPU would else be as many trainings, of one process each.
+            cpu=not getattr(torch, "accelerator", torch.cuda).is_available(),
+            # The loop itself knows the precision.
+            mixed_precision="no",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        )
         # The host has set up a log already, and tells much of itself in it.
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stdout, force=True)
         if accelerator.is_main_process:
@@ -44,7 +52,7 @@ def main() -> int:
             log.info("stopped while the data was prepared; the same command goes on from there")
             finished = False
         accelerator.end_training()
-    except TrainingError as error:
+    except (TrainingError, PreprocessorError, CheckpointError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0 if finished else stop.status

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
+from comfy.model_management import unload_all_models
 from torch import Tensor, nn
 
 from ..preprocessors import PREPROCESSORS
@@ -14,6 +16,7 @@ from .bases import Base, load_base
 from .cache import Cache
 from .config import Config, DatasetConfig
 from .copy import encoder_of, heads_of, trainable_copy
+from .dataset.condition import condition_from
 from .dataset.dataset import ConditionDataset
 from .dataset.sources import from_folder, from_jsonl, from_shards, is_shards
 from .encode import encode, schedule_of
@@ -22,6 +25,7 @@ from .export import export
 from .frozen import frozen_unet
 from .loop import Trained, train
 from .losses import StepLog
+from .objective import Schedule
 from .stop import StopSignal
 from .validation import Validation, decoder, spread
 
@@ -42,6 +46,9 @@ def run(config: Config, accelerator: Any, stop: StopSignal) -> Trained:
     """
     base = load_base(config.base)
     data = _data(config, base, accelerator, stop)
+    # From here on the device is for training; only the VAE is called again.
+    base = replace(base, text=None)
+    unload_all_models()
     unet: Any = frozen_unet(base.model, DTYPES[config.settings.precision], accelerator.device)
     check(data, unet, config)
     control = trainable_copy(
@@ -57,7 +64,7 @@ def run(config: Config, accelerator: Any, stop: StopSignal) -> Trained:
         config.folder,
         accelerator=accelerator,
         on_step=lambda row: log.info("%s", told(row, config.settings.steps)),
-        on_validate=_validation(config, base, data, unet, schedule, stop) if accelerator.is_main_process else None,
+        on_validate=_validation(config, base, data, unet, schedule, stop, accelerator.is_main_process),
         should_stop=stop,
     )
     if trained.step < config.settings.steps:
@@ -143,10 +150,12 @@ def check(data: Cache, unet: Any, config: Config) -> None:
 
 
 def _validation(
-    config: Config, base: Base, data: Cache, unet: Any, schedule: Any, stop: StopSignal
+    config: Config, base: Base, data: Cache, unet: Any, schedule: Schedule, stop: StopSignal, first: bool
 ) -> Callable[[int, nn.Module], None] | None:
     if config.validation.rows == 0 or base.vae is None:
         return None
+    if not first:
+        return lambda step, control: None
     validation = Validation(
         data,
         spread(len(data), config.validation.rows),
@@ -154,8 +163,8 @@ def _validation(
         schedule,
         decoder(base.vae, base.model.model),
         config.folder,
-        data.condition,
-        _annotate(data),
+        _condition(config, data),
+        _annotate(config, data, next(unet.parameters()).device),
         config.validation.seed,
         config.validation.steps,
         config.validation.guidance,
@@ -170,17 +179,28 @@ def _validation(
     return draw
 
 
-def _annotate(data: Cache) -> Callable[[Tensor], Tensor] | None:
-    """The preprocessor that made the hints, where it needs no network."""
-    preprocessor = next((one for one in PREPROCESSORS if one.id == data.condition), None)
-    if preprocessor is None or preprocessor.needed(data.parameters):
+def _condition(config: Config, data: Cache) -> str:
+    return config.validation.condition or data.condition
+
+
+def _annotate(config: Config, data: Cache, device: torch.device) -> Callable[[Tensor], Tensor] | None:
+    """The preprocessor that made the hints. None where it is not known, and where its networks' files are not."""
+    asked = config.validation
+    if asked.condition:
+        return condition_from(asked.condition, asked.parameters, annotators=asked.annotators, device=device).annotate
+    made = next((one for one in PREPROCESSORS if one.id == data.condition), None)
+    if made is None or (made.needed(data.parameters) and asked.annotators is None):
         return None
-    return lambda picture: preprocessor(picture, **data.parameters)
+    return condition_from(made.id, data.parameters, annotators=asked.annotators, device=device).annotate
 
 
 def _save(config: Config, base: Base, data: Cache, unet: Any, weights: dict[str, Tensor]) -> str:
     assert config.save is not None
-    about = {"base": base.name, "condition": data.condition, "steps": str(config.settings.steps)} | config.about
+    about = {
+        "base": base.name,
+        "condition": _condition(config, data),
+        "steps": str(config.settings.steps),
+    } | config.about
     file = export(
         config.save,
         weights,

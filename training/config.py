@@ -49,6 +49,12 @@ class ValidationConfig:
     seed: int = 0
     steps: int = 20
     guidance: float = 4.0
+    condition: str = ""
+    """The id of the preprocessor that made the hints, by which pictures are measured; where it is empty, as the prepared rows tell."""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """The preprocessor's."""
+    annotators: Path | None = None
+    """The folder with the files of its networks."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,9 @@ class _Reader:
         if "copy" in told:
             parts["copy"] = self._filled(CopyConfig, told["copy"], "copy")
         if "validation" in told:
-            parts["validation"] = self._filled(ValidationConfig, told["validation"], "validation")
+            validation = self._mapping(told["validation"], "validation")
+            validation |= {key: self._path(validation[key], key) for key in ("annotators",) if validation.get(key)}
+            parts["validation"] = self._filled(ValidationConfig, validation, "validation")
         if told.get("dataset") is not None:
             parts["dataset"] = self._dataset(self._mapping(told["dataset"], "dataset"))
         if "about" in told:

@@ -150,10 +150,16 @@ def _encode_rows(
         return
     pictures = torch.stack([row.picture for _, row in read])
     for (number, row), latent in zip(read, networks.latents(pictures), strict=True):
-        context, y = networks.texts(row.caption, row.picture.shape[0], row.picture.shape[1])
-        writer.add(
-            group, latent, context[0], None if y is None else y[0], row.hint.permute(2, 0, 1), row.caption, row=number
-        )
+        try:
+            context, y = networks.texts(row.caption, row.picture.shape[0], row.picture.shape[1])
+        except TrainingError:
+            raise
+        except ValueError as error:
+            # The demo world does not know every word.
+            writer.skip(number, str(error))
+            continue
+        hint = row.hint.permute(2, 0, 1)
+        writer.add(group, latent, context[0], None if y is None else y[0], hint, row.caption, row=number)
 
 
 class _Networks:

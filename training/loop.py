@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ class Trained:
     control: nn.Module
     """With the weights of the last step."""
     average: dict[str, Tensor]
-    """The moving average under the same names: what is to be used."""
+    """The moving average under the same names: what is to be used. With FSDP in the first process only."""
 
 
 def train(
@@ -59,7 +60,8 @@ def train(
 
     Both are on the device that computes. Every `save_every` steps, at the end and on a stop the state is saved; a run that goes on from there
     computes what one without a stop computes. `on_step` is called in the first process every `log_every` steps, `on_validate` with the
-    averaged weights in place at step 0, every `validate_every` steps and at the end, `should_stop` after each step in every process.
+    averaged weights in place at step 0, every `validate_every` steps and at the end (with FSDP all processes have to give one, and the first
+    sees a copy), `should_stop` after each step in every process.
     `predict` (called as `controlled` is) is for what acts on the UNet otherwise than by residuals. `accelerator` is needed where several
     processes train together; `settings.batch` counts the rows of all.
 
@@ -93,6 +95,13 @@ class Loop:
         self.device = self.processes.device
         self.part = settings.part(self.processes.count)
         self.groups = data.groups.numpy(force=True)
+        if self.processes.sharded and (self.groups != self.groups[0]).any():
+            raise TrainingError(
+                "The data",
+                found="has pictures of several sizes",
+                expected="one size was expected, since with FSDP all processes have to make the same calls",
+                remedy="prepare squares ('widest' 1), or train without FSDP",
+            )
         self.schedule = schedule.to(self.device)
         self.empty = EmptyPrompt(
             data.empty.context.to(self.device),
@@ -101,12 +110,14 @@ class Loop:
         self.unet = unet.eval().requires_grad_(False)
         self.control = control.to(self.device).train().requires_grad_(True)
         self.control.gradient_checkpointing = settings.checkpointing
+        # A control in parts answers only if all processes ask at once, and only the first draws.
+        self.drawing = copy.deepcopy(control).cpu() if self.processes.sharded and self.processes.first else None
         optimiser = make_optimiser(settings, control.parameters(), self.device)
-        self.average = Average(control, settings.ema)
+        self.wrapped, self.optimiser = self.processes.prepare(self.control, optimiser)
+        self.average = Average(self.control, settings.ema)
         self.scaler = GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.window = torch.zeros(WINDOW, dtype=torch.float64, device=self.device)
-        self.first = self._continue(optimiser)
-        self.wrapped, self.optimiser = self.processes.prepare(self.control, optimiser)
+        self.first = self._continue()
 
     def run(
         self,
@@ -141,7 +152,7 @@ class Loop:
                 self._save(done, gradient)
             if last or (settings.validate_every and done % settings.validate_every == 0):
                 self._validate(done, on_validate)
-        return Trained(done, self.control, self.average.state())
+        return Trained(done, self.control, self.processes.whole(self.average.state()))
 
     def step(self, step: int) -> Tensor:
         """Step number `step` of the optimiser; the length of its gradient, a tensor of no dimension."""
@@ -161,7 +172,7 @@ class Loop:
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
         self.average.update(step)
-        return gradient.detach()
+        return self.processes.number(gradient.detach())
 
     def _parts(self, step: int) -> Iterator[tuple[list[int], Tensor]]:
         """This process's rows of a step in parts of one size each: places in the batch, and row numbers of the data."""
@@ -241,7 +252,13 @@ class Loop:
 
     @torch.no_grad()
     def _validate(self, step: int, on_validate: Callable[[int, nn.Module], None] | None) -> None:
-        if on_validate is not None and self.processes.first:
+        if on_validate is not None and self.processes.sharded:
+            average = self.processes.whole(self.average.state())
+            if self.drawing is not None:
+                self.drawing.load_state_dict(average)
+                on_validate(step, self.drawing.to(self.device).eval())
+                self.drawing.cpu()
+        elif on_validate is not None and self.processes.first:
             self.control.eval()
             with self.average.applied():
                 on_validate(step, self.control)
@@ -254,24 +271,23 @@ class Loop:
         # In fp16 the scaler leaves such a step out.
         if not self.scaler.is_enabled():
             self._check_finite("gradient", float(gradient), step)
+        whole = self.processes.whole
+        state = State(
+            step,
+            whole(self.control.state_dict()),
+            whole(self.average.state()),
+            whole(self.optimiser.state_dict()),
+            self.scaler.state_dict(),
+            window,
+            self._identity(),
+        )
         if self.processes.first:
-            save(
-                self.folder,
-                State(
-                    step,
-                    self.control.state_dict(),
-                    self.average.state(),
-                    self.optimiser.state_dict(),
-                    self.scaler.state_dict(),
-                    window,
-                    self._identity(),
-                ),
-            )
+            save(self.folder, state)
         self.processes.wait()
 
-    def _continue(self, optimiser: Any) -> int:
+    def _continue(self) -> int:
         """Takes up what the folder holds; the number of steps done."""
-        state = load(self.folder, self.device)
+        state = load(self.folder, torch.device("cpu") if self.processes.sharded else self.device)
         if state is None:
             return 0
         for name, own in self._identity().items():
@@ -283,9 +299,10 @@ class Loop:
                     expected=f"{own} was expected, as it is now",
                     remedy="choose another folder to begin anew, or take back the change to continue",
                 )
-        self.control.load_state_dict(state.control)
-        self.average.load(state.average)
-        optimiser.load_state_dict(state.optimiser)
+        weights = dict(self.control.named_parameters())
+        self.control.load_state_dict(self.processes.placed(state.control, weights))
+        self.average.load(self.processes.placed(state.average, weights))
+        self.optimiser.load_state_dict(self.processes.placed_state(state.optimiser, self.control))
         if state.scaler:
             self.scaler.load_state_dict(state.scaler)
         if self.processes.first:

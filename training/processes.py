@@ -8,12 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .errors import TrainingError
+from .parts import in_parts, state_in_parts, whole
+
 
 class Processes:
     """`accelerator`: an `accelerate.Accelerator`, or None for one process without it."""
 
     def __init__(self, accelerator: Any | None, control: nn.Module) -> None:
         self._accelerator = accelerator
+        kind = "" if accelerator is None else str(getattr(accelerator.distributed_type, "value", ""))
+        self.sharded = kind == "FSDP"
+        """Whether weights and the optimiser's state lie in parts on the processes."""
+        if kind in ("DEEPSPEED", "MEGATRON_LM") or (self.sharded and not accelerator.is_fsdp2):
+            raise TrainingError(
+                "The configuration of accelerate",
+                found=f"asks for {'version 1 of FSDP' if self.sharded else kind}",
+                expected="version 2 of FSDP was expected, which does what ZeRO 2 and 3 do, or plain processes",
+                remedy="choose it in 'accelerate config' (fsdp_version: 2)",
+            )
         self.count: int = 1 if accelerator is None else accelerator.num_processes
         self.index: int = 0 if accelerator is None else accelerator.process_index
         device: torch.device = next(control.parameters()).device if accelerator is None else accelerator.device
@@ -56,6 +69,23 @@ class Processes:
         if self._accelerator is None or self.count == 1:
             return value
         return bool(self.sum(torch.tensor(float(value), device=self.device)) > 0)
+
+    def whole(self, values: Any) -> Any:
+        """Dictionaries and lists with whole tensors, in the first process. Every process has to call it at once."""
+        return whole(values, self.first) if self.sharded else values
+
+    def number(self, value: Any) -> Tensor:
+        """A tensor of no dimension, on each of them."""
+        found: Tensor = value.full_tensor() if self.sharded else value
+        return found
+
+    def placed(self, values: dict[str, Tensor], like: dict[str, Any]) -> dict[str, Tensor]:
+        """Whole tensors by name as the processes hold those of `like`."""
+        return {name: in_parts(value, like[name]) for name, value in values.items()} if self.sharded else values
+
+    def placed_state(self, state: dict[str, Any], control: nn.Module) -> dict[str, Any]:
+        """The whole state of an optimiser of the control's parameters as the processes hold it."""
+        return state_in_parts(state, list(control.parameters())) if self.sharded else state
 
     def wait(self) -> None:
         if self._accelerator is not None:

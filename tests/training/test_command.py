@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from control_composer.demo.scenes import render, sample_scenes
+from control_composer.evaluation.fidelity import MEASURES
 from control_composer.tests import narrow
 from control_composer.training.__main__ import main
 from control_composer.training.bases import load_base
@@ -59,7 +60,7 @@ def told(folder, pictures, name, **settings):
         "settings": {"steps": 4, "batch": 4, "rate": 1e-4, "warm_up": 0, "log_every": 1, "validate_every": 3}
         | settings,
         "copy": {"start": "gaussian"},
-        "validation": {"rows": 1, "steps": 1},
+        "validation": {"rows": 1, "steps": 1, "condition": "Canny", "parameters": {"low": 50}},
         "save": f"{name}.safetensors",
         "dtype": "fp32",
         "about": {"licence": "CC0"},
@@ -83,7 +84,7 @@ def start(config, count=1):
         code = 99
         try:
             sys.argv = ["training", str(config)]
-            os.environ |= {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             if count > 1:
                 os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
                 os.environ |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
@@ -121,10 +122,14 @@ def test_a_folder_of_pictures_becomes_a_control(alone):
     with safe_open(alone / "one.safetensors", "pt") as file:
         about = file.metadata()
         assert about["base"] == "the demo world" and about["steps"] == "4" and about["licence"] == "CC0"
+        assert about["condition"] == "Canny"
     weights = load_file(alone / "one.safetensors")
     assert weights["zero_convs.0.0.weight"].dtype == torch.float32
-    steps = [line.split(",")[0] for line in (alone / "one" / "validation.csv").read_text().splitlines()]
-    assert steps == ["step", "0", "3", "4"]
+    scores = [line.split(",") for line in (alone / "one" / "validation.csv").read_text().splitlines()]
+    assert [row[0] for row in scores] == ["step", "0", "3", "4"]
+    assert {row[1] for row in scores[1:]} == {MEASURES["Canny"].name} and all(
+        0 <= float(row[2]) <= 1 for row in scores[1:]
+    )
     assert len(list((alone / "one" / "validation").glob("*.png"))) == 3
     index = json.loads((alone / "one cache" / "index.json").read_text())
     assert sum(len(shard["rows"]) for shard in index["shards"]) == 7

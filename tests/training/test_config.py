@@ -39,7 +39,15 @@ def test_everything_that_can_be_said(tmp_path):
         settings={"steps": 3, "batch": 2, "betas": [0.8, 0.9], "min_snr": None, "precision": "bf16"},
         copy={"hint_channels": 4, "start": "gaussian", "form": "copy", "seed": 5},
         dataset={"path": "shards", "hints": "hints", "resolution": 256, "flip": True, "crops": 2},
-        validation={"rows": 0, "seed": 1, "steps": 5, "guidance": 1.5},
+        validation={
+            "rows": 0,
+            "seed": 1,
+            "steps": 5,
+            "guidance": 1.5,
+            "condition": "HED",
+            "parameters": {"safe": True},
+            "annotators": "models",
+        },
         save="control.safetensors",
         layout="diffusers",
         dtype="fp32",
@@ -53,7 +61,8 @@ def test_everything_that_can_be_said(tmp_path):
     assert config.dataset.path == tmp_path / "jobs" / "shards"
     assert config.dataset.hints == tmp_path / "jobs" / "hints"
     assert config.dataset.settings == DatasetSettings(resolution=256, flip=True, crops=2)
-    assert config.validation == ValidationConfig(0, 1, 5, 1.5)
+    models = tmp_path / "jobs" / "models"
+    assert config.validation == ValidationConfig(0, 1, 5, 1.5, "HED", {"safe": True}, models)
     assert config.save == tmp_path / "jobs" / "control.safetensors"
     assert (config.layout, config.dtype, config.about) == ("diffusers", "fp32", {"licence": "CC0", "version": "2"})
 

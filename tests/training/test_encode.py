@@ -189,6 +189,13 @@ def test_what_cannot_be_read_is_listed_and_left_out(world, tmp_path):
     assert torch.equal(cache.batch(torch.tensor([1])).hint[0], Dataset(["", "", "", ""]).row(3).hint.permute(2, 0, 1))
 
 
+def test_a_caption_that_cannot_be_read_is_listed_and_left_out(world, tmp_path):
+    dataset = Dataset(["a red circle", "a purple elephant"])
+    cache = encode(dataset, world.vae, of_demo_world(world), world.model, tmp_path)
+    assert cache.captions == ["a red circle"]
+    assert len(cache.problems) == 1 and "'a purple elephant' has 'elephant'" in cache.problems[0]
+
+
 def test_an_interruption_goes_on_where_it_was(world, tmp_path):
     first, second, third = (Dataset(["a red circle"] * 5) for _ in range(3))
     text = of_demo_world(world)
