@@ -35,15 +35,15 @@ def test_a_folder_and_the_host_s_lists_make_the_same_set(server: Any) -> None:
     # Hint tiles are black and white; a sheet of pictures alone would have nearly no black.
     assert (by_path == 0).mean() > 0.01
 
-    loader = {"class_type": "LoadImageTextDataSetFromFolder", "inputs": {"folder": "set"}}
-    lists = canny | {"images": ["3", 0], "texts": ["3", 1]}
-    assert server.run(graph(lists, **{"3": loader})).pictures["Sheet"].shape == by_path.shape
-
     again = graph(canny | {"path": "set"})
     assert "1" in server.run(again).cached
     (server.base / "input" / "set" / "1.txt").write_text("something else altogether", encoding="utf-8")
     run = server.run(again)
     assert "1" not in run.cached and not np.array_equal(run.pictures["Sheet"], by_path)
+
+    loader = {"class_type": "LoadImageTextDataSetFromFolder", "inputs": {"folder": "set"}}
+    lists = canny | {"images": ["3", 0], "texts": ["3", 1]}
+    assert server.run(graph(lists, **{"3": loader})).pictures["Sheet"].shape == by_path.shape
 
 
 def test_errors_reach_the_page(server: Any) -> None:
