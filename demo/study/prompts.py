@@ -13,6 +13,7 @@ SETTINGS: tuple[Setting, ...] = get_args(Setting)
 SEED = 5
 """Of the scenes whose captions conflict."""
 _POOL = 4096
+_STRIDE = 61
 
 
 def prompts(scenes: Scenes, setting: Setting) -> list[str]:
@@ -46,8 +47,9 @@ def _conflicting(scenes: Scenes) -> list[str]:
             & (pool.ground_colour != scenes.ground_colour[row])
         )
         # Each scene begins to look at another place, so that captions differ.
-        fitting = fits.roll(-row).nonzero()[0, 0]
-        chosen.append(int(fitting + row) % _POOL)
+        start = row * _STRIDE % _POOL
+        fitting = fits.roll(-start).nonzero()[0, 0]
+        chosen.append(int(fitting + start) % _POOL)
     return [pool[slice(row, row + 1)].captions()[0] for row in chosen]
 
 
