@@ -31,6 +31,7 @@ def training(server: Any) -> dict[str, Any]:
         write(server.base / "input" / "scenes" / f"{number}.png", picture, caption)
     canny = {"condition": "Canny", "condition.low": 100, "condition.high": 200}
     dataset = {"path": "scenes", "resolution": 64, "crops": 1, "flip": False, "seed": 0, **canny}
+    dataset |= {"widest": 2.0, "empty_captions": False, "read_all": True}
     settings = {"name": "in the server", "steps": 6, "batch": 2, "rate": 1e-3, "seed": 0, "warm_up": 0, "log_every": 1}
     validation = {"validate_every": 0, "validation_pictures": 2, "validation_steps": 2}
     train = {"copy": ["2", 0], "dataset": ["3", 0], "vae": ["1", 1], "world": ["1", 2], **settings, **validation}
@@ -49,12 +50,13 @@ def drawn_with(control: list[Any]) -> dict[str, Any]:
     """A picture of the demo world steered by this control."""
     sampling = {"seed": 1, "steps": 3, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
     words = {"world": ["1", 2], "text": "a red circle on a blue ground"}
+    how = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0, "uncond_strength": 1.0}
     both = {"positive": ["20", 0], "negative": ["20", 0]}
     return {
         "1": node("ControlComposerDemoWorld"),
         "20": node("ControlComposerDemoPrompt", **words),
         "21": node("ControlComposerDemoScene", seed=4),
-        "22": node("ControlComposerApply", **both, control_net=control, image=["21", 0], strength=1.0)
+        "22": node("ControlComposerApply", **both, control_net=control, image=["21", 0], **how)
         | {"_meta": {"title": ""}},
         "23": node("EmptyLatentImage", width=64, height=64, batch_size=1),
         "24": node(
