@@ -42,7 +42,8 @@ class Figures:
     """Scenes that the host drew."""
 
     def of(self, measure: str, system: str, prompt: str, pictures: int = PICTURES[-1], way: str = "") -> BySeed:
-        found = self.rows.by_seed(measure, system=system, prompt=prompt, pictures=pictures, way=way)
+        scenes = self.guided if way else self.scenes
+        found = self.rows.by_seed(measure, system=system, prompt=prompt, pictures=pictures, way=way, scenes=scenes)
         if not found:
             raise Missing(f"{measure} of {system}")
         return found

@@ -39,12 +39,13 @@ def conflict(figures: Figures) -> str:
     return table(["conflicting prompts", *columns.values()], rows)
 
 
-def references(figures: Figures) -> str:
+def references(figures: Figures, guided: bool = False) -> str:
+    """What stands beside the systems; of all scenes, or of those that the host draws."""
     columns = ("edge F1", "colour error", "caption", "shapes", "contrast", "FID")
     rows = []
     for name in REFERENCES:
         try:
-            rows.append([name, *(_number(figures.reference(measure, name), measure) for measure in columns)])
+            rows.append([name, *(_number(figures.reference(measure, name, guided), measure) for measure in columns)])
         except Missing:
             continue
     return table(["", *columns], rows)
