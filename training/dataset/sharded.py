@@ -19,14 +19,14 @@ from torch import Tensor
 
 from ...preprocessors import PreprocessorError
 from ...preprocessors.pixels import to_uint8
+from ..checkpoint import remove
 from ..errors import TrainingError
 from .dataset import ANOTHER_SHAPE
 from .example import Example, Found, Problem, Source
 from .hints import Condition
 from .pictures import UnreadableError, check_picture, read_picture
-from .shards import VERSION, Member, Sample, is_whole, shard_path, told_by, write_shard, write_text
+from .shards import SET, VERSION, Member, Sample, is_whole, shard_path, told_by, write_shard, write_text
 
-CLAIM = "set.json"
 PROBLEMS = "problems.jsonl"
 HOPELESS = 100
 """A whole shard of so many examples without one that is good is no matter of pictures, but of the disk or the settings."""
@@ -199,7 +199,7 @@ class ShardMaker:
 
     def _claim(self) -> None:
         """Makes the folder that of this set. Raises TrainingError where it is another's."""
-        path = self.folder / CLAIM
+        path = self.folder / SET
         condition = None if self.condition is None else self.condition
         told = {
             "version": VERSION,
@@ -209,6 +209,7 @@ class ShardMaker:
             **asdict(self.settings),
             "examples": len(self.found.examples),
             "shards": self.count,
+            "problems": [asdict(problem) for problem in self.found.problems],
         }
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -231,20 +232,31 @@ class ShardMaker:
             )
 
     def _list_problems(self) -> None:
-        """All that was left out, one a line; the same whichever process writes it."""
+        """All that was left out, one a line; the same whichever process writes it. And removes what killed ones have left."""
         lines = [{"name": problem.name, "what": problem.what} for problem in self.found.problems]
         for number in range(self.count):
             lines += told_by(shard_path(self.folder, number).with_suffix(".json"))["problems"]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        path = self.folder / PROBLEMS
         try:
-            write_text(self.folder / PROBLEMS, text)
+            # Another process that ends now may be here too.
+            if not _says(path, text):
+                write_text(path, text)
+            for left in self.folder.glob("*.unfinished"):
+                remove(left)
         except OSError as error:
+            if _says(path, text):
+                return
             raise TrainingError(
-                f"The list '{self.folder / PROBLEMS}'",
+                f"The list '{path}'",
                 found=f"could not be written ({error})",
                 expected="room and permission for it were expected",
                 remedy="free some room and start again",
             ) from error
+
+
+def _says(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8") == text
 
 
 def _file(source: Source) -> tuple[str, bytes]:

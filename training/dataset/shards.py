@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import tarfile
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from .example import Example, Found, Problem
 from .pictures import SUFFIXES
 
 VERSION = 1
+SET = "set.json"
+"""What a set of shards was made of."""
+STEM = "shard-"
 CAPTIONS = ("txt", "caption", "text")
 """Names of the caption, the first first; then these words in key.json."""
 CAPTION_WORDS = ("caption", "prompt", "text")
@@ -77,7 +81,7 @@ def write_shard(path: Path, samples: Iterable[Sample | Problem], fingerprint: st
     index = path.with_suffix(".json")
     for before in path.parent.glob(f"{path.stem}.*.unfinished"):
         remove(before)  # of a process that was killed
-    unfinished = path.with_name(f"{path.stem}.{os.getpid()}.unfinished")
+    unfinished = _beside(path)
     rows: list[dict[str, Any]] = []
     problems: list[dict[str, str]] = []
     try:
@@ -112,7 +116,7 @@ def write_shard(path: Path, samples: Iterable[Sample | Problem], fingerprint: st
 
 def write_text(path: Path, text: str) -> None:
     """A whole file or none. Raises OSError."""
-    unfinished = path.with_name(f"{path.stem}.{os.getpid()}.unfinished")
+    unfinished = _beside(path)
     try:
         unfinished.write_text(text, encoding="utf-8")
         _into_place(unfinished, path)
@@ -139,11 +143,13 @@ def read_shards(folder: Path, on_shard: Callable[[int, int], None] | None = None
         )
     examples: list[Example] = []
     problems: list[Problem] = []
+    if (folder / SET).is_file() and any(stem.startswith(STEM) for stem in stems):
+        problems += (Problem(**problem) for problem in told_by(folder / SET)["problems"])
     for number, stem in enumerate(stems):
         if on_shard is not None:
             on_shard(number, len(stems))
         tar, index = folder / f"{stem}.tar", folder / f"{stem}.json"
-        found = read_index(tar, index) if index.is_file() else read_tar(tar)
+        found = read_index(tar, index) if stem.startswith(STEM) and index.is_file() else read_tar(tar)
         examples += found.examples
         problems += found.problems
     return Found(tuple(examples), tuple(problems))
@@ -152,9 +158,6 @@ def read_shards(folder: Path, on_shard: Callable[[int, int], None] | None = None
 def is_index(path: Path) -> bool:
     """Whether a file is the index of a shard without examples: there are no others without a tar file beside them."""
     return path.suffix == ".json" and path.stem.startswith(STEM) and not path.with_suffix(".tar").exists()
-
-
-STEM = "shard-"
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -167,10 +170,10 @@ def is_whole(path: Path) -> bool:
 
 
 def told_by(index: Path) -> dict[str, Any]:
-    """The content of a shard's index. Raises TrainingError."""
+    """The content of the index of a shard or a set. Raises TrainingError."""
     try:
         told = json.loads(index.read_text(encoding="utf-8"))
-        if not isinstance(told, dict) or told.get("version") != VERSION:
+        if not isinstance(told, dict) or told.get("version") != VERSION or not isinstance(told.get("problems"), list):
             raise ValueError("it is of another kind or version")
         return told
     except (OSError, ValueError) as error:
@@ -178,7 +181,7 @@ def told_by(index: Path) -> dict[str, Any]:
             f"The index '{index}'",
             found=f"cannot be read ({error})",
             expected="the one that was written with its shard was expected",
-            remedy="delete it and start the dataset command again, which makes this shard anew",
+            remedy="delete it and start the dataset command again, which makes it anew",
         ) from error
 
 
@@ -265,6 +268,11 @@ def _put(tar: tarfile.TarFile, start: int, name: str, content: bytes) -> tuple[s
     info.size = len(content)
     tar.addfile(info, BytesIO(content))
     return os.path.splitext(name)[1], start + HEADER, len(content)
+
+
+def _beside(path: Path) -> Path:
+    """A name that no other process has, on whatever machine."""
+    return path.with_name(f"{path.stem}.{secrets.token_hex(4)}.unfinished")
 
 
 def _into_place(unfinished: Path, path: Path) -> None:
