@@ -1,10 +1,12 @@
-"""A short training as `accelerate launch` starts it: one file of losses and one of weights in the folder given."""
+"""A short training in two processes under accelerate: one file of losses and one of weights in the folder given."""
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 # Where a test imports this file, the pack is there.
@@ -29,6 +31,10 @@ from control_composer.training.objective import Schedule  # noqa: E402
 from control_composer.training.settings import Settings  # noqa: E402
 
 
+def start_of_both() -> Any:
+    return trainable_copy(make_unet("sd1", **SMALL), start="gaussian")
+
+
 def together(folder: Path, accelerator: Accelerator | None) -> list[float]:
     """Losses of four steps, the first two of them before a stop."""
     unet = make_unet("sd1", **SMALL)
@@ -38,7 +44,7 @@ def together(folder: Path, accelerator: Accelerator | None) -> list[float]:
     for stop in (2, 4):
         trained = train(
             unet,
-            trainable_copy(unet, start="gaussian"),
+            start_of_both(),
             Rows(11, 24, sizes=(8, 4)),
             Schedule(alphas, "eps"),
             settings,
@@ -55,4 +61,14 @@ def together(folder: Path, accelerator: Accelerator | None) -> list[float]:
 
 
 if __name__ == "__main__":
-    together(Path(sys.argv[1]), Accelerator(cpu=True))
+    # Both have the imports of one, which take longer than all else. What is told in the environment is what `accelerate launch` tells.
+    other = os.fork()
+    rank = 1 if other == 0 else 0
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": sys.argv[2]}
+    accelerator = Accelerator(cpu=True)
+    assert accelerator.num_processes == 2
+    together(Path(sys.argv[1]), accelerator)
+    accelerator.end_training()
+    if rank == 0:
+        assert os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) == 0
