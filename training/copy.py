@@ -15,6 +15,7 @@ from ..checkpoints.encoder import EncoderHyperparameters, expected_shapes
 from ..checkpoints.encoder_shapes import MissingNameError, read_encoder
 from .attention import options
 from .errors import TrainingError
+from .hint_network import embed
 from .layers import TrainingOperations
 from .lite import LiteControl
 from .start import Start, start_layers
@@ -43,7 +44,7 @@ class TrainableCopy(ControlNet):
         if self.num_classes is not None:
             assert y is not None, "a base that reads y was given one"
             emb = emb + self.label_emb(y.to(self.dtype))
-        guided: Tensor | None = self._block(self.input_hint_block, hint.to(self.dtype), emb, context)
+        guided: Tensor | None = self._embedded(hint.to(self.dtype))
         output = []
         for block, zero_convolution in zip(self.input_blocks, self.zero_convs, strict=True):
             x = self._block(block, x, emb, context)
@@ -52,6 +53,12 @@ class TrainableCopy(ControlNet):
             output.append(zero_convolution(x, emb, context))
         x = self._block(self.middle_block, x, emb, context)
         return {"output": output, "middle": [self.middle_block_out(x, emb, context)]}
+
+    def _embedded(self, hint: Tensor) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            kept: Tensor = checkpoint(embed, self.input_hint_block, hint, use_reentrant=False)
+            return kept
+        return embed(self.input_hint_block, hint)
 
     def _block(self, block: nn.Module, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.encoder import Down, EncoderHyperparameters, hint_convolutions
+from .hint_network import embed
 
 
 class LiteControl(nn.Module):
@@ -38,7 +39,7 @@ class LiteControl(nn.Module):
         self, x: Tensor, hint: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None = None, **_: Any
     ) -> dict[str, list[Tensor]]:
         """Residuals as `TrainableCopy` gives them."""
-        guided = self.input_hint_block(hint.to(torch.float32))
+        guided = embed(self.input_hint_block, hint.to(torch.float32))
         h = self.input_blocks[0](x.to(torch.float32)) + guided
         output = [self.zero_convs[0](h)]
         for block, zero_convolution in zip(self.input_blocks[1:], self.zero_convs[1:], strict=True):
