@@ -189,13 +189,13 @@ class Loop:
 
     def _loss(self, step: int, positions: list[int], numbers: Tensor) -> Tensor:
         """The weighted losses of these rows, added up."""
-        settings, schedule, device = self.settings, self.schedule, self.device
+        settings, schedule = self.settings, self.schedule
         batch = self._on_device(self.data.batch(numbers))
         shape = tuple(batch.latent.shape[1:])
         drawn = draw(
             settings.seed, step, positions, shape, len(schedule), settings.empty_prompts, settings.middle_times
         )
-        times, noise, dropped = (values.to(device, non_blocking=True) for values in drawn)
+        times, noise, dropped = map(self._moved, drawn)
         alpha = schedule.alphas_cumprod[times]
         context, y = self._prompts(batch, dropped)
         with self._precision():
@@ -211,22 +211,27 @@ class Loop:
             )
         losses = row_losses(predicted, target(batch.latent, noise, alpha, schedule.prediction))
         weighted = losses * weights(alpha, schedule.prediction, settings.min_snr)
-        told = torch.stack([weighted.detach().double().sum(), weighted.new_tensor(len(positions)).double()])
+        # Filled where it is: a number that is copied to a GPU would wait for all that the GPU still has to do.
+        counted = self.window.new_full((), len(positions))
+        told = torch.stack([weighted.detach().double().sum(), counted])
         self.window += torch.cat([told, bucket_sums(losses, times, len(schedule)).flatten()])
         return weighted.sum()
 
     def _on_device(self, batch: Batch) -> Batch:
-        def moved(values: Tensor) -> Tensor:
-            return values.to(self.device, non_blocking=True)
-
-        hint = moved(batch.hint)
+        hint = self._moved(batch.hint)
         hint = hint.float() / 255 if hint.dtype == torch.uint8 else hint.float()
         return Batch(
-            moved(batch.latent).float(),
-            moved(batch.context).float(),
-            None if batch.y is None else moved(batch.y).float(),
+            self._moved(batch.latent).float(),
+            self._moved(batch.context).float(),
+            None if batch.y is None else self._moved(batch.y).float(),
             hint,
         )
+
+    def _moved(self, values: Tensor) -> Tensor:
+        """On the device. Out of pinned memory a copy to a GPU does not wait for the steps before it."""
+        if self.device.type == "cuda" and values.device.type == "cpu":
+            values = values.pin_memory()
+        return values.to(self.device, non_blocking=True)
 
     def _prompts(self, batch: Batch, dropped: Tensor) -> tuple[Tensor, Tensor | None]:
         """Context and y with the empty prompt's in the rows whose own are dropped."""
