@@ -17,10 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 import tqdm.auto
-import transformers
 
 
 class Encoding:
@@ -29,8 +27,13 @@ class Encoding:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.seconds = 0.0
         self._clock = clock
-        self._wrap(diffusers.AutoencoderKL, "encode")
-        self._wrap(transformers.CLIPTextModel, "forward")
+        # Those that the script has imported.
+        for module, name, call in (
+            ("diffusers", "AutoencoderKL", "encode"),
+            ("transformers", "CLIPTextModel", "forward"),
+        ):
+            if module in sys.modules:
+                self._wrap(getattr(sys.modules[module], name), call)
 
     def _wrap(self, kind: Any, name: str) -> None:
         inner = getattr(kind, name)
@@ -53,25 +56,24 @@ def finish() -> None:
 
 
 def main(script: Path, arguments: list[str], clock: Callable[[], float]) -> None:
-    encoding = Encoding(clock)
-
     class Bar(tqdm.auto.tqdm):  # type: ignore[type-arg]
         """The script's progress bar, which stands still between steps until a line comes."""
 
         def __init__(self, *given: Any, **options: Any) -> None:
             super().__init__(*given, **options)
             self.stands = options.get("desc") == "Steps"
-            self._wait()
+            if self.stands:
+                self.encoding = Encoding(clock)
+                self._wait()
 
         def _wait(self) -> None:
-            if self.stands:
-                sys.stdin.readline()
-                encoding.seconds, self.begun = 0.0, clock()
+            sys.stdin.readline()
+            self.encoding.seconds, self.begun = 0.0, clock()
 
         def update(self, n: float | None = 1) -> bool | None:
             if self.stands:
                 finish()
-                told = {"seconds": clock() - self.begun, "encoding": encoding.seconds}
+                told = {"seconds": clock() - self.begun, "encoding": self.encoding.seconds}
                 if torch.cuda.is_available():
                     told["peak"] = torch.cuda.max_memory_allocated()
                 print("step", json.dumps(told), flush=True)
