@@ -49,7 +49,7 @@ def train_inputs() -> list[Any]:
             max=1.0,
             step=1e-7,
             round=False,
-            tooltip="Learning rate: 0.00001 for Stable Diffusion, as in the paper's code; about 0.0005 for the demo world.",
+            tooltip="Learning rate: 0.00001 for Stable Diffusion, as in the paper's code; 0.0015 for the demo world.",
         ),
         io.Int.Input(
             "seed",
