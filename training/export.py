@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..checkpoints.diffusers_layout import FIXED, RES_BLOCK, cldm_names
 from ..checkpoints.encoder import Down, EncoderHyperparameters, expected_shapes
-from .checkpoint import remove
 from .errors import TrainingError
+from .whole import write_whole
 
 Layout = Literal["cldm", "diffusers"]
+SUBJECT = "The trained control"
 DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
 
 
@@ -53,26 +52,10 @@ def export(
         names, file = diffusers_names(net), path / DIFFUSERS_FILE
         config = diffusers_config(net, heads)
     held = {names[name]: _converted(name, tensor, dtype) for name, tensor in weights.items()}
-    beside = file.with_name(file.name + ".unfinished")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(held, beside, metadata=metadata)
-        with beside.open("rb+") as written:
-            os.fsync(written.fileno())
-        beside.replace(file)
-        if layout == "diffusers":
-            told = path / "config.json.unfinished"
-            told.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            told.replace(path / "config.json")
-    # The library has an error of its own for a disk that is full.
-    except (OSError, SafetensorError) as error:
-        remove(beside)
-        raise TrainingError(
-            "The trained control",
-            found=f"could not be written to '{file}' ({error})",
-            expected="room and permission for it were expected",
-            remedy="free some room, or choose another folder",
-        ) from error
+    write_whole(file, lambda beside: save_file(held, beside, metadata=metadata), SUBJECT)
+    if layout == "diffusers":
+        text = json.dumps(config, indent=2) + "\n"
+        write_whole(path / "config.json", lambda beside: beside.write_text(text, encoding="utf-8"), SUBJECT)
     return file
 
 

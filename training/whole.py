@@ -24,7 +24,11 @@ def write_whole(path: Path, write: Callable[[Path], Any], subject: str) -> None:
     beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        beside.touch()
+        rights = beside.stat().st_mode
         write(beside)
+        # The library of safetensors makes files that nobody else may read.
+        beside.chmod(rights)
         with beside.open("rb+") as written:
             os.fsync(written.fileno())
         beside.replace(path)

@@ -52,6 +52,8 @@ def test_our_loader_reads_it(kind, layout, tmp_path):
     with safe_open(file, "pt") as held:
         assert held.metadata()["steps"] == "10"
     assert not list(file.parent.glob("*.unfinished"))
+    (tmp_path / "ordinary").touch()
+    assert file.stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
 @pytest.mark.filterwarnings("ignore")
