@@ -36,15 +36,15 @@ class LiteNetwork(EncoderNetwork):
         return int(self.module.input_blocks[0].in_channels)
 
     @property
-    def context_dim(self) -> int | None:  # type: ignore[override]
+    def context_dim(self) -> int | None:
         return None
 
     @property
-    def adm_channels(self) -> int | None:  # type: ignore[override]
+    def adm_channels(self) -> int | None:
         return None
 
     @property
-    def layout(self) -> Layout:  # type: ignore[override]
+    def layout(self) -> Layout:
         encoder: list[tuple[int, int]] = []
         level = 0
         for block in self.module.input_blocks:

@@ -21,6 +21,7 @@ SMOOTH = 4
 DOTS = 40
 """A line of no more points shows each of them."""
 TICKS = 6
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def _pieces(run: Sequence[_Point], line: Line) -> Iterator[list[_Point]]:
         yield piece
 
 
-def _legend(pen: ImageDraw.ImageDraw, names: Sequence[str], width: int, font: ImageFont.FreeTypeFont) -> int:
+def _legend(pen: ImageDraw.ImageDraw, names: Sequence[str], width: int, font: Font) -> int:
     """The lines' names in as many rows as they need; where the next thing may begin."""
     top, left = GAP + LARGE + 8, GAP
     if len(names) < 2:
@@ -229,7 +230,7 @@ def _legend(pen: ImageDraw.ImageDraw, names: Sequence[str], width: int, font: Im
     return top + 21
 
 
-def _mark(pen: ImageDraw.ImageDraw, frame: _Frame, mark: float, font: ImageFont.FreeTypeFont) -> None:
+def _mark(pen: ImageDraw.ImageDraw, frame: _Frame, mark: float, font: Font) -> None:
     across = frame.place(mark, 0)[0]
     for start in range(frame.top, frame.bottom, 8):
         pen.line((across, start, across, min(start + 4, frame.bottom)), fill=INK)

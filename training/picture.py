@@ -24,8 +24,7 @@ TALLEST = 160
 
 def charts(folder: Path, title: str, higher_is_better: bool = True) -> Image.Image:
     """The loss over the steps, and the score where there is one, of the training in `folder`; RGB, 640 wide."""
-    steps, losses = read_losses(folder)
-    steps, losses = thinned(steps, losses)
+    steps, losses = thinned(*read_losses(folder))
     lines = [Line("loss", steps, losses)]
     if len(losses) > SMOOTHED:
         lines.append(Line("running mean", steps, running_mean(losses)))
