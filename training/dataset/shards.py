@@ -226,8 +226,9 @@ def read_tar(path: Path) -> Found:
                 suffix = f".{ending.rpartition('.')[2].lower()}"
                 member = Member(path, info.offset_data, info.size, suffix, version)
                 groups.setdefault(f"{place}/{stem}" if place else stem, {})[ending.lower()] = member
-                if info.offset_data + info.size > state.st_size:
-                    raise tarfile.ReadError("it ends inside of a file")
+            # The library takes a file that ends before its last block, of zeros, for a whole one.
+            if Member(path, tar.offset, HEADER, "").read().strip(b"\0"):
+                raise tarfile.ReadError("it ends early")
     except (tarfile.TarError, OSError) as error:
         raise TrainingError(
             f"The shard '{path}'",

@@ -177,8 +177,10 @@ def test_what_is_no_shard_is_told(tmp_path: Path) -> None:
     path.with_suffix(".json").write_text(index.replace('"version": 1', '"version": 2'))
     assert "cannot be read (it is of another kind or version), but the one that was written" in refused(tmp_path)
     path.with_suffix(".json").unlink()
-    path.write_bytes(content[:700])
-    assert "cannot be read (" in refused(tmp_path) and "; get it again, or take it out" in refused(tmp_path)
+    # Inside of a file, of a header, of the last file.
+    for cut in (700, content.index(b"000000001.txt") + 99, content.index(b'{"name": "set/1.PNG"') + 5):
+        path.write_bytes(content[:cut])
+        assert "cannot be read (" in refused(tmp_path) and "; get it again, or take it out" in refused(tmp_path)
 
 
 def test_a_tar_file_that_shrinks_later_is_a_problem_of_its_pictures(tmp_path: Path) -> None:
@@ -189,6 +191,14 @@ def test_a_tar_file_that_shrinks_later_is_a_problem_of_its_pictures(tmp_path: Pa
     assert isinstance(example.hint, Member)
     with pytest.raises(OSError, match="ends inside of it"):
         example.hint.read()
+
+
+def test_what_a_killed_process_left_of_a_shard_goes(tmp_path: Path) -> None:
+    for name in ("shard-000000.12ab.unfinished", "shard-000001.12ab.unfinished"):
+        (tmp_path / name).write_bytes(b"half of a tar file")
+    write_shard(shard_path(tmp_path, 0), [sample(0)], "abc")
+    names = {file.name for file in tmp_path.iterdir()}
+    assert names == {"shard-000000.json", "shard-000000.tar", "shard-000001.12ab.unfinished"}
 
 
 def test_a_full_disk_leaves_whole_shards_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
