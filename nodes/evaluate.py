@@ -147,7 +147,7 @@ def measured(
             "give those that the pictures were made with."
         )
     wanted_poses = poses_of(preprocessor, pose, hint_bhwc)
-    rows, columns = spans(hint_bhwc.shape[1:3], image_bhwc.shape[1:3], Placing(sizing))
+    rows, columns = spans(Size(*hint_bhwc.shape[1:3]), Size(*image_bhwc.shape[1:3]), Placing(sizing))
     hints_bhwc = as_rgb(part_of(hint_bhwc, rows.start, rows.length, columns.start, columns.length)).float().cpu()
     pictures = as_rgb(part_of(image_bhwc, rows.offset, rows.filled, columns.offset, columns.filled)).float()
     pictures = resized_to(pictures, Size(*hints_bhwc.shape[1:3]))
