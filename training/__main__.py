@@ -7,9 +7,9 @@ import logging
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
 
 from ..checkpoints.errors import CheckpointError
 from ..preprocessors import PreprocessorError
@@ -20,6 +20,25 @@ from .stop import StopSignal
 log = logging.getLogger("control_composer.training")
 PATIENCE = timedelta(days=7)
 """How long processes wait for each other: some prepare their share of the data, or draw for the validation, longer than the usual ten minutes."""
+
+
+def _accelerator() -> Any:
+    try:
+        from accelerate import Accelerator, InitProcessGroupKwargs
+    except ImportError:
+        raise TrainingError(
+            "The Python that runs this",
+            found="has no accelerate",
+            expected="it was expected, since it starts and joins the processes",
+            remedy="install it with 'pip install accelerate'",
+        ) from None
+    return Accelerator(
+        # Several processes without a GPU would else be as many trainings, of one process each.
+        cpu=not getattr(torch, "accelerator", torch.cuda).is_available(),
+        # The loop itself knows the precision.
+        mixed_precision="no",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
 
 
 def main() -> int:
@@ -33,13 +52,7 @@ def main() -> int:
     stop.listen()
     try:
         config = read_config(options.config)
-        accelerator = Accelerator(
-            # Several processes without a GPU would else be as many trainings, of one process each.
-            cpu=not getattr(torch, "accelerator", torch.cuda).is_available(),
-            # The loop itself knows the precision.
-            mixed_precision="no",
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
-        )
+        accelerator = _accelerator()
         # The host has set up a log already, and tells much of itself in it.
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stdout, force=True)
         if accelerator.is_main_process:
@@ -49,8 +62,9 @@ def main() -> int:
         try:
             finished = run(config, accelerator, stop).step >= config.settings.steps
         except StoppedError:
+            # The others wait for this process's rows: whoever started them ends them.
             log.info("stopped while the data was prepared; the same command goes on from there")
-            finished = False
+            return stop.status
         accelerator.end_training()
     except (TrainingError, PreprocessorError, CheckpointError) as error:
         sys.stderr.write(f"{error}\n")

@@ -204,7 +204,7 @@ class CacheWriter:
         Raises TrainingError where some are missing or none could be read, and where the disk refuses.
         """
         self.flush()
-        shards = [
+        shards: list[dict[str, Any]] = [
             {"file": path.name, "size": path.stat().st_size} | _rows_of(path) for path in sorted(self.folder.glob(ROWS))
         ]
         done = {row for shard in shards for row in shard["rows"]}

@@ -17,10 +17,12 @@ class Processes:
 
     def __init__(self, accelerator: Any | None, control: nn.Module) -> None:
         self._accelerator = accelerator
-        kind = "" if accelerator is None else str(getattr(accelerator.distributed_type, "value", ""))
+        kind = "" if accelerator is None else accelerator.distributed_type.value
         self.sharded = kind == "FSDP"
         """Whether weights and the optimiser's state lie in parts on the processes."""
-        if kind in ("DEEPSPEED", "MEGATRON_LM") or (self.sharded and not accelerator.is_fsdp2):
+        if kind in ("DEEPSPEED", "MEGATRON_LM") or (
+            accelerator is not None and self.sharded and not accelerator.is_fsdp2
+        ):
             raise TrainingError(
                 "The configuration of accelerate",
                 found=f"asks for {'version 1 of FSDP' if self.sharded else kind}",
