@@ -26,7 +26,8 @@ def charts(folder: Path, title: str, higher_is_better: bool = True) -> Image.Ima
     """The loss over the steps, and the score where there is one, of the training in `folder`; RGB, 640 wide."""
     steps, losses = thinned(*read_losses(folder))
     lines = [Line("loss", steps, losses)]
-    if len(losses) > SMOOTHED:
+    # Of fewer points it would lag behind without being smoother.
+    if len(losses) >= 3 * SMOOTHED:
         lines.append(Line("running mean", steps, running_mean(losses)))
     drawn = [chart(lines, title=title, x_name="step", y_name="loss", size=(WIDTH, HEIGHT))]
     at, scores = read_scores(folder)
