@@ -1,6 +1,6 @@
 """What training a ControlNet costs: beside training the UNet by itself, and beside diffusers' script.
 
-    python host.py python benchmarks/training.py [--width demo|narrow|sd15|sdxl] [--batch 4] [--rounds 7] [--json FILE]
+    python host.py python benchmarks/training.py [--width demo|narrow|half|sd15|sdxl] [--batch 4] [--rounds 7] [--json FILE]
     python host.py python benchmarks/training.py --device cuda --precision bf16 --width sd15 --pixels 512
     python host.py python benchmarks/training.py --width sd15 --pixels 64 --batch 1 --one-by-one
     python host.py python benchmarks/training.py --script FOLDER/examples/controlnet/train_controlnet.py
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 MEBI = 2**20
 CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
-PIXELS = {"demo": 128, "narrow": 128, "sd15": 512, "sdxl": 1024}
+PIXELS = {"demo": 128, "narrow": 128, "half": 256, "sd15": 512, "sdxl": 1024}
 WARM_UP = 2
 
 

@@ -22,12 +22,14 @@ UNETS: dict[str, dict[str, Any]] = {
         "cross_attention_dim": 64,
     },
     "narrow": {"block_out_channels": (32, 64, 128, 128), "attention_head_dim": 8, "cross_attention_dim": 24},
+    "half": {"block_out_channels": (160, 320, 640, 640), "attention_head_dim": 8, "cross_attention_dim": 768},
     "sd15": {"attention_head_dim": 8, "cross_attention_dim": 768},
 }
 SMALL_VAE = {"block_out_channels": (16, 16, 16, 16), "norm_num_groups": 8}
 VAES: dict[str, dict[str, Any]] = {
     "demo": SMALL_VAE,
     "narrow": SMALL_VAE,
+    "half": SMALL_VAE,
     "sd15": {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2},
 }
 PICTURES = 64
@@ -46,7 +48,7 @@ def write_models(folder: Path, width: str, tokens: int) -> None:
         hidden_size=wide,
         intermediate_size=4 * wide,
         num_hidden_layers=2 if width != "sd15" else 12,
-        num_attention_heads=12 if width == "sd15" else 2,
+        num_attention_heads=12 if wide == 768 else 2,
         max_position_embeddings=tokens,
         bos_token_id=512,
         eos_token_id=513,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tqdm.auto
+import tqdm.auto  # type: ignore[import-untyped]
 
 
 class Encoding:
@@ -56,7 +56,7 @@ def finish() -> None:
 
 
 def main(script: Path, arguments: list[str], clock: Callable[[], float]) -> None:
-    class Bar(tqdm.auto.tqdm):  # type: ignore[type-arg]
+    class Bar(tqdm.auto.tqdm):  # type: ignore[misc]
         """The script's progress bar, which stands still between steps until a line comes."""
 
         def __init__(self, *given: Any, **options: Any) -> None:
@@ -78,9 +78,10 @@ def main(script: Path, arguments: list[str], clock: Callable[[], float]) -> None
                     told["peak"] = torch.cuda.max_memory_allocated()
                 print("step", json.dumps(told), flush=True)
                 self._wait()
-            return super().update(n)
+            shown: bool | None = super().update(n)
+            return shown
 
-    tqdm.auto.tqdm = Bar  # type: ignore[misc]
+    tqdm.auto.tqdm = Bar
     sys.argv = [str(script), *arguments]
     runpy.run_path(str(script), run_name="__main__")
 

@@ -27,9 +27,14 @@ from control_composer.training.loop import DTYPES, Loop
 from control_composer.training.objective import Schedule
 from control_composer.training.settings import Settings
 
+# Stable Diffusion 1.5 at half its width, for machines that cannot hold a training of all of it.
+HALF = SD15 | {"model_channels": 160}
 WIDTHS: dict[str, dict[str, Any]] = {
     "demo": UNET_CONFIG,
-    **{name: config | {"out_channels": 4} for name, config in (("narrow", NARROW), ("sd15", SD15), ("sdxl", SDXL))},
+    **{
+        name: config | {"out_channels": 4}
+        for name, config in (("narrow", NARROW), ("half", HALF), ("sd15", SD15), ("sdxl", SDXL))
+    },
 }
 ROWS = 64
 
