@@ -54,14 +54,14 @@ def over_steps(found: Curves) -> Image.Image:
 
 def over_pictures(figures: Figures) -> Image.Image:
     lines = []
-    for prompt in ("perfect", "none"):
+    for prompt, name in (("perfect", "perfect prompts"), ("none", "no prompts")):
         values = {}
         for count in PICTURES:
             try:
                 values[count] = list(figures.of("edge F1", "ControlNet", prompt, count).values())
             except Missing:
                 continue
-        lines.append(_line(f"{prompt} prompts", list(values), list(values.values())))
+        lines.append(_line(name, list(values), list(values.values())))
     return chart(
         lines,
         title="Edge F1 over the number of training pictures",

@@ -96,7 +96,7 @@ def test_the_recogniser_is_trained_once_and_kept(tmp_path, monkeypatch):
     seen = again.see(pictures, batch=2)
     assert seen.pairs.shape == (5, 48) and seen.ground.shape == (5,)
     assert again.features(pictures, batch=2).shape == (5, 48)
-    assert not torch.equal(first.ground.weight, Recogniser().ground.weight)
+    assert not torch.equal(first.pairs.weight, Recogniser().pairs.weight)
 
 
 def test_the_recogniser_learns(monkeypatch):
