@@ -59,31 +59,39 @@ class Scale:
         def cut(amount: int, least: int) -> int:
             return max(least, int(amount * share))
 
-        plans = {
-            name: replace(plan, steps=cut(plan.steps, 10), save_every=cut(plan.save_every, 5))
-            for name, plan in (("autoencoder", self.autoencoder), ("unet", self.unet))
-        }
-        controls = {
-            name: replace(
-                settings,
-                steps=cut(settings.steps, 10),
-                save_every=cut(settings.save_every, 5),
-                validate_every=cut(settings.validate_every, 5),
-            )
-            for name, settings in (("edges", self.edges), ("colour", self.colour))
-        }
-        return replace(self, **plans, **controls)
+        def plan(of: Plan) -> Plan:
+            return replace(of, steps=cut(of.steps, 10), save_every=cut(of.save_every, 5))
+
+        def settings(of: Settings) -> Settings:
+            validate_every, save_every = cut(of.validate_every, 5), cut(of.save_every, 5)
+            return replace(of, steps=cut(of.steps, 10), save_every=save_every, validate_every=validate_every)
+
+        return replace(
+            self,
+            autoencoder=plan(self.autoencoder),
+            unet=plan(self.unet),
+            edges=settings(self.edges),
+            colour=settings(self.colour),
+        )
 
 
 def control_settings(steps: int, batch: int, **changes: Any) -> Settings:
     """How a control of the demo world learns; much faster than one of Stable Diffusion may."""
-    return Settings(
-        **{
-            "steps": steps, "batch": batch, "rate": 1.5e-3, "warm_up": 100, "decay": 0.2, "betas": (0.9, 0.99),
-            # With 256 cells a picture, shapes form in the middle.
-            "middle_times": 0.5, "precision": "bf16", "seed": _TRAINING_SEED, "save_every": 100, "validate_every": 100,
-        } | changes
-    )  # fmt: skip
+    usual = Settings(
+        steps=steps,
+        batch=batch,
+        rate=1.5e-3,
+        warm_up=100,
+        decay=0.2,
+        betas=(0.9, 0.99),
+        # With 256 cells a picture, shapes form in the middle.
+        middle_times=0.5,
+        precision="bf16",
+        seed=_TRAINING_SEED,
+        save_every=100,
+        validate_every=100,
+    )
+    return replace(usual, **changes)
 
 
 SCALES = {

@@ -12,7 +12,6 @@ from torch import nn
 from .errors import TrainingError
 from .settings import Settings
 
-
 # Where one pass over the weights does the whole step: a quarter of the time of the several passes otherwise, on a CPU too.
 FUSED = ("cuda", "cpu")
 

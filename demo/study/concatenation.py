@@ -27,7 +27,7 @@ class ConcatenatedUNet(nn.Module):
 
     def forward(self, x: Tensor, hint: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None = None) -> Tensor:
         """The prediction (B, 4, h, w). Of the hint (B, C, 8h, 8w) in 0..1 it sees the mean of each cell, from -1 to 1."""
-        seen = nn.functional.adaptive_avg_pool2d(hint.mean(dim=1, keepdim=True), x.shape[2:]) * 2 - 1
+        seen = nn.functional.adaptive_avg_pool2d(hint.mean(dim=1, keepdim=True), (x.shape[2], x.shape[3])) * 2 - 1
         predicted: Tensor = self.unet(
             torch.cat([x, seen.to(x.dtype)], dim=1), timesteps, context, transformer_options={}
         )
