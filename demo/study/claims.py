@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
+from typing import Any
 
 from ...training.convergence import sudden_step
 from .learn import PICTURES
@@ -89,7 +90,7 @@ def _not(verdict: Verdict) -> Verdict:
     return opposite[verdict]
 
 
-def _shares_told(shares: Mapping[str, BySeed]) -> str:
+def _shares_told(shares: Mapping[Any, BySeed]) -> str:
     told = ", ".join(f"{name} {Spread.of(share).told(2)}" for name, share in shares.items())
     return f"Share of the way from no control to the redrawn scenes in edge F1: {told}"
 

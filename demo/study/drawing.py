@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,22 +59,25 @@ def quick_velocity(run: Run, folder: Path, unet: nn.Module) -> Velocity:
     control.load_state_dict(safetensors.torch.load_file(folder / run.name / WEIGHTS))
     control.eval().requires_grad_(False)
     if hasattr(control, "input_hint_block"):
-        control.input_hint_block = Remembering(control.input_hint_block)
+        control.input_hint_block = nn.Sequential(Remembering(control.input_hint_block))
     return velocity(unet, control, predict)
 
 
 class Remembering(nn.Module):
-    """A hint network that keeps its last answer: a sampler shows it the same tensor at every step. For locked weights."""
+    """The layers of a hint network that keep their last answer: a sampler shows them the same tensor at every step. For locked weights."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.network = network
+        self.layers = nn.ModuleList(layers)
         self._hint: Tensor | None = None
         self._embedding: Tensor | None = None
 
-    def forward(self, hint: Tensor, *others: Any) -> Tensor:
+    def forward(self, hint: Tensor) -> Tensor:
         if self._embedding is None or hint is not self._hint:
-            self._hint, self._embedding = hint, self.network(hint, *others)
+            self._hint, x = hint, hint
+            for layer in self.layers:
+                x = layer(x)
+            self._embedding = x
         return self._embedding
 
 

@@ -85,4 +85,5 @@ class HeldOut:
             ]
             features = {"features": torch.cat(parts)}
             write_whole(path, lambda beside: safetensors.torch.save_file(features, beside), "The study's real scenes")
-        return safetensors.torch.load_file(path)["features"]
+        kept: Tensor = safetensors.torch.load_file(path)["features"]
+        return kept

@@ -16,6 +16,7 @@ from control_composer.demo.study.drawing import Remembering, draw, finished, qui
 from control_composer.demo.study.guiding import CONDITIONS, WAYS, Guide, control_from
 from control_composer.demo.study.heldout import HeldOut
 from control_composer.demo.study.learn import runs as all_runs
+from control_composer.demo.study.learn import velocity_of
 from control_composer.demo.study.measure import REDRAWN, SCENES, Measuring, keep, kept, plan
 from control_composer.demo.study.recogniser import Recogniser
 from control_composer.demo.study.report import write_report
@@ -99,14 +100,15 @@ def test_branches_get_what_they_should(base, held_out):
 def test_a_hint_network_is_asked_once_for_the_same_hint():
     asked = []
 
-    def network(hint, *others):
-        asked.append(hint)
-        return hint + 1
+    class Asked(torch.nn.Module):
+        def forward(self, hint):
+            asked.append(hint)
+            return hint + 1
 
-    remembering = Remembering(network)
-    one, other = torch.zeros(2), torch.ones(2)
-    assert all(torch.equal(remembering(one, None), one + 1) for _ in range(3))
-    assert torch.equal(remembering(other), other + 1) and torch.equal(remembering(one), one + 1)
+    remembering = Remembering([Asked(), torch.nn.ReLU()])
+    one, other = torch.tensor([-3.0, 2.0]), torch.ones(2)
+    assert all(remembering(one).tolist() == [0, 3] for _ in range(3))
+    assert remembering(other).tolist() == [2, 2] and remembering(one).tolist() == [0, 3]
     assert len(asked) == 3
 
 
@@ -126,6 +128,12 @@ def test_a_run_is_finished_once_its_weights_are_there(tmp_path, base, held_out):
             held_out.prompts["perfect"][:2], steps=5,
         )  # fmt: skip
 
+    noise, hints = held_out.noise(0)[:2], held_out.edges[:2].movedim(-1, 1)
+    times, context = torch.full((2,), 500.0), torch.randn(2, 24, 64)
+    quick, plain = (made(run, tmp_path, base.unet) for made in (quick_velocity, velocity_of))
+    for _ in range(2):
+        wanted = plain(noise, times, context, hints)
+        torch.testing.assert_close(quick(noise, times, context, hints), wanted, rtol=0, atol=1e-6)
     few = held_out.first(2)
     obeyed, free = (few.measures(drawn(one))["edge F1"] for one in (run, Run("no control", 0)))
     assert obeyed > 2 * free
