@@ -17,7 +17,8 @@ from ..scenes import COLOURS, GROUNDS, MOST_SHAPES, SHAPES, Scenes, render, samp
 
 log = logging.getLogger("demo.study")
 
-FEATURES = 48
+_OF_PAIRS, _OF_GROUND = 48, 16
+FEATURES = _OF_PAIRS + _OF_GROUND
 SEED = 7
 """Of the scenes it learns from."""
 SCENES, STEPS, BATCH, RATE = 12_800, 2_000, 32, 4e-3
@@ -103,48 +104,54 @@ def shape_accuracy(seen: Seen, prompts: Sequence[str]) -> Tensor:
 
 
 class Recogniser(nn.Module):
-    """Pictures (B, 128, 128, 3) in 0..1. Whether a shape is there is asked of each of 8 × 8 places; the ground, of their mean and variance."""
+    """Whether a shape is there is asked of each of 8 × 8 places; the ground is asked of their mean and variance."""
 
     def __init__(self) -> None:
         super().__init__()
-        widths = ((3, 16, 2), (16, 32, 1), (32, 48, 2), (48, 64, 2), (64, 64, 1), (64, FEATURES, 1))
-        layers: list[nn.Module] = []
-        for before, after, stride in widths:
-            layers += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.SiLU()]
-        self.trunk = nn.Sequential(*layers)
-        self.pairs = nn.Conv2d(FEATURES, len(PAIRS), 1)
-        self.ground = nn.Sequential(nn.Linear(2 * FEATURES, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, len(GROUND_PAIRS)))
+        widths = ((3, 16, 2), (16, 32, 1), (32, 48, 2), (48, 64, 2), (64, 64, 1))
+        self.trunk = nn.Sequential(*(_layer(*width) for width in widths))
+        self.places, self.ground_places = _layer(64, _OF_PAIRS), _layer(64, _OF_GROUND)
+        self.pairs = nn.Conv2d(_OF_PAIRS, len(PAIRS), 1)
+        self.ground = nn.Sequential(
+            nn.Linear(2 * _OF_GROUND, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, len(GROUND_PAIRS))
+        )
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, 48) of the pairs and (B, 24) of the ground."""
-        return self.answers(self._places(pictures))
-
-    def answers(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        pairs: Tensor = self.pairs(places).amax(dim=(2, 3))
-        ground: Tensor = self.ground(torch.cat([places.mean(dim=(2, 3)), places.var(dim=(2, 3))], dim=1))
-        return pairs, ground
+        """Logits (B, 48) of the pairs and (B, 24) of the ground, of pictures (B, 3, 64, 64) in -1..1."""
+        seen = self.trunk(pictures)
+        pairs: Tensor = self.pairs(self.places(seen)).amax(dim=(2, 3))
+        ground = self.ground_places(seen)
+        kinds: Tensor = self.ground(torch.cat([ground.mean(dim=(2, 3)), ground.var(dim=(2, 3))], dim=1))
+        return pairs, kinds
 
     @torch.no_grad()
     def see(self, pictures: Tensor, batch: int = 32) -> Seen:
-        parts = [self(part) for part in pictures.split(batch)]
+        """What pictures (N, 128, 128, 3) in 0..1 have in them."""
+        parts = [self(_halved(part)) for part in pictures.split(batch)]
         return Seen(
             torch.cat([pairs for pairs, _ in parts]) > 0, torch.cat([ground for _, ground in parts]).argmax(dim=1)
         )
 
     @torch.no_grad()
     def features(self, pictures: Tensor, batch: int = 32) -> Tensor:
-        """(N, 48): the last layer before the answers, averaged over the picture."""
-        return torch.cat([self._places(part).mean(dim=(2, 3)) for part in pictures.split(batch)])
+        """(N, 64) of pictures (N, 128, 128, 3) in 0..1: the last layers before the answers, averaged over the picture."""
+        parts = []
+        for part in pictures.split(batch):
+            seen = self.trunk(_halved(part))
+            parts.append(torch.cat([self.places(seen), self.ground_places(seen)], dim=1).mean(dim=(2, 3)))
+        return torch.cat(parts)
 
-    def _places(self, pictures: Tensor) -> Tensor:
-        places: Tensor = self.trunk(_halved(pictures))
-        return places
+
+def _layer(before: int, after: int, stride: int = 1) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.SiLU())
 
 
 def recogniser(folder: Path, steps: int = STEPS) -> Recogniser:
     """From `folder`, where it is trained into first if it is not there yet (some minutes of one core)."""
     path = folder / FILE
-    network = Recogniser()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        network = Recogniser()
     if not path.exists():
         _train(network, steps)
         state = {name: value.contiguous() for name, value in network.state_dict().items()}
@@ -154,7 +161,6 @@ def recogniser(folder: Path, steps: int = STEPS) -> Recogniser:
 
 
 def _train(network: Recogniser, steps: int) -> None:
-    torch.manual_seed(SEED)
     random = torch.Generator().manual_seed(SEED)
     scenes = sample_scenes(min(SCENES, steps * BATCH), SEED)
     truth = Seen.of_scenes(scenes)
@@ -165,7 +171,7 @@ def _train(network: Recogniser, steps: int) -> None:
     rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.1)
     for step in range(steps):
         rows = torch.randint(0, len(scenes), (BATCH,), generator=random)
-        pairs, ground = network.answers(network.trunk(_worn(pictures[rows].float(), random)))
+        pairs, ground = network(_worn(pictures[rows].float(), random))
         # Two of 48 pairs are there: each that is counts as much as four that are not. Kinds of ground are the hardest to tell.
         there = nn.functional.binary_cross_entropy_with_logits(
             pairs, truth.pairs[rows].float(), pos_weight=torch.tensor(4.0), reduction="sum"
