@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -63,8 +64,10 @@ class Script:
     def step(self) -> dict[str, float]:
         """Seconds of the next step, and of them those within the networks that encode pictures and texts."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        # A process that has ended is told of below.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
         for line in self._process.stdout:
             if line.startswith("step "):
                 told: dict[str, float] = json.loads(line.removeprefix("step "))
@@ -79,3 +82,7 @@ class Script:
     ) -> None:
         self._process.kill()
         self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()

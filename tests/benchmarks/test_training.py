@@ -92,3 +92,6 @@ def test_another_script_stands_between_its_steps_until_it_ends(tmp_path, monkeyp
             SystemExit, match=r"script\.py ended with code 0 before its next step, but steps without end"
         ):
             process.step()
+        # Nobody reads any longer.
+        with pytest.raises(SystemExit, match="ended with code 0"):
+            process.step()
