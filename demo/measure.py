@@ -156,10 +156,12 @@ def _copy_training(runs: Path, docs: Path) -> None:
     """The curves as one table per stage, and the watched pictures over the steps as one sheet per control."""
     from PIL import Image
 
-    for path in sorted(runs.glob("*.csv")):
+    tables = {path.name: path for path in runs.glob("*.csv")}
+    tables |= {f"{path.parent.name}.csv": path for path in runs.glob("control_*/losses.csv")}
+    for name, path in tables.items():
         rows = list(csv.reader(path.open(newline="")))
         kept = rows[:: max(1, len(rows) // 60)] + rows[-1:]
-        (docs / path.name).write_text("\n".join(",".join(row) for row in kept) + "\n", encoding="utf-8")
+        (docs / name).write_text("\n".join(",".join(row) for row in kept) + "\n", encoding="utf-8")
     for name in ("edges", "colour"):
         steps = sorted((runs / "steps").glob(f"{name}_*.png"))
         chosen = [steps[i] for i in sorted({round(k * (len(steps) - 1) / 7) for k in range(8)})] if steps else []
