@@ -17,7 +17,7 @@ from ..world import WEIGHTS
 
 log = logging.getLogger("demo.study")
 
-STAGES = ("train", "measure", "report")
+STAGES = ("train", "draw", "measure", "report")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--guided", type=int, default=24, help="those of them that the host draws")
     parser.add_argument("--steps", type=int, default=20, help="of the samplers")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the study's own sampler")
+    parser.add_argument(
+        "--last-first", action="store_true", help="draw in the other direction, for a second process beside the first"
+    )
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from .base import Base
     from .heldout import HeldOut
     from .learn import runs as all_runs
-    from .measure import Measuring, told
+    from .measure import Measuring, names
     from .recogniser import recogniser
     from .report import write_report
 
@@ -47,9 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs = all_runs(range(options.seeds))
     if "train" in options.stages:
         train(options.runs, options.seeds)
-    if not {"measure", "report"} & set(options.stages):
+    if set(options.stages) <= {"train"}:
         return
-    held_out = HeldOut(options.scenes, recogniser(options.runs), options.runs)
+    # Only drawing goes without it.
+    network = None if set(options.stages) <= {"train", "draw"} else recogniser(options.runs)
+    held_out = HeldOut(options.scenes, network, options.runs)
     measuring = Measuring(
         options.runs,
         held_out,
@@ -58,10 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         steps=options.steps,
         precision=options.precision,
     )
+    waiting = measuring.draw(runs, last_first=options.last_first) if "draw" in options.stages else []
     if "measure" in options.stages:
         waiting = measuring.run(runs)
-        if waiting:
-            log.info("not trained yet, so not measured: %s", told(waiting))
+    if waiting:
+        log.info("not trained yet, so not drawn: %s", names(waiting))
     if "report" in options.stages:
         for claim in write_report(runs, measuring, options.docs):
             log.info("%s: %s. %s.", claim.verdict, claim.paper, claim.figures)

@@ -32,8 +32,8 @@ CPU = torch.device("cpu")
 class HeldOut:
     """`count` scenes."""
 
-    def __init__(self, count: int, recogniser: Recogniser, folder: Path, real: int = REAL) -> None:
-        """`folder` keeps the features of the `real` scenes."""
+    def __init__(self, count: int, recogniser: Recogniser | None, folder: Path, real: int = REAL) -> None:
+        """`folder` keeps the features of the `real` scenes. Without the recogniser nothing can be measured, but drawn."""
         self.count, self.recogniser = count, recogniser
         self.scenes: Scenes = sample_scenes(count, SEED)
         self.truth = pictures(self.scenes, CPU).float().movedim(1, -1) / 255
@@ -41,7 +41,9 @@ class HeldOut:
         small = torch.nn.functional.adaptive_avg_pool2d(self.truth.movedim(-1, 1), GRID)
         self.colours = torch.nn.functional.interpolate(small, size=(SIZE, SIZE), mode="nearest").movedim(1, -1)
         self.prompts: dict[Setting, list[str]] = {setting: prompts(self.scenes, setting) for setting in SETTINGS}
-        self._real = self._real_features(folder / f"real_features_{real}.safetensors", real)
+        self._real: Tensor | None = None
+        if recogniser is not None:
+            self._real = _features(recogniser, folder / f"real_features_{real}.safetensors", real)
 
     def noise(self, seed: int) -> Tensor:
         """(N, 4, 16, 16): the same for all systems."""
@@ -59,6 +61,7 @@ class HeldOut:
 
     def measures(self, drawn: Tensor, prompted: Sequence[str] | None = None) -> Measures:
         """Means over the pictures (N, 128, 128, 3); `prompted`: a prompt for each that is not the scene's own caption."""
+        assert self.recogniser is not None and self._real is not None, "it is given where pictures are measured"
         seen = self.recogniser.see(drawn)
         captions = self.prompts["perfect"]
         found = canny(drawn, low=100, high=200)[..., 0]
@@ -75,15 +78,15 @@ class HeldOut:
         means = {name: float(values.mean()) for name, values in told.items()}
         return means | {"FID": frechet_distance(self.recogniser.features(drawn), self._real)}
 
-    def _real_features(self, path: Path, real: int) -> Tensor:
-        if not path.exists():
-            scenes = sample_scenes(real, REAL_SEED)
-            starts = range(0, real, 50)
-            parts = [
-                self.recogniser.features(pictures(scenes[slice(start, start + 50)], CPU).float().movedim(1, -1) / 255)
-                for start in starts
-            ]
-            features = {"features": torch.cat(parts)}
-            write_whole(path, lambda beside: safetensors.torch.save_file(features, beside), "The study's real scenes")
-        kept: Tensor = safetensors.torch.load_file(path)["features"]
-        return kept
+
+def _features(recogniser: Recogniser, path: Path, real: int) -> Tensor:
+    if not path.exists():
+        scenes = sample_scenes(real, REAL_SEED)
+        parts = [
+            recogniser.features(pictures(scenes[slice(start, start + 50)], CPU).float().movedim(1, -1) / 255)
+            for start in range(0, real, 50)
+        ]
+        features = {"features": torch.cat(parts)}
+        write_whole(path, lambda beside: safetensors.torch.save_file(features, beside), "The study's real scenes")
+    kept: Tensor = safetensors.torch.load_file(path)["features"]
+    return kept

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...training.whole import write_whole
 from .base import Base
 from .drawing import Precision, draw, finished, quick_velocity
 from .guiding import CONDITIONS, WAYS, Guide, control_from
@@ -26,8 +27,6 @@ log = logging.getLogger("demo.study")
 
 SCENES, REDRAWN, CHANCE = "the scenes themselves", "redrawn by the autoencoder", "other scenes (chance)"
 REFERENCES = (SCENES, REDRAWN, CHANCE)
-SHOWN = 6
-"""Pictures that are kept of each cell of the first seed, for the sheets."""
 
 
 def plan(runs: Sequence[Run], scenes: int, guided: int, steps: int) -> Iterator[tuple[Cell, Run | None]]:
@@ -71,36 +70,52 @@ class Measuring:
         self._open: tuple[Run, Velocity] | None = None
         self._guide: Guide | None = None
 
-    def run(self, runs: Sequence[Run], ready: Callable[[Run, Path], bool] = finished) -> list[Run]:
-        """The runs that are not trained yet; all cells of the others have rows afterwards."""
-        cells = [
-            (cell, run)
-            for cell, run in plan(runs, self.held_out.count, self.guided, self.steps)
-            if cell not in self.rows
-        ]
-        waiting = [run for run in runs if not ready(run, self.folder)]
-        cells = [(cell, run) for cell, run in cells if run not in waiting]
-        started = time.monotonic()
-        for number, (cell, run) in enumerate(cells):
-            measures = self._measured(cell, run)
-            self.rows.add(cell, measures)
-            left = (time.monotonic() - started) / (number + 1) * (len(cells) - number - 1)
-            told = ", ".join(f"{name} {value:.3f}" for name, value in measures.items())
-            log.info("%d of %d, %.0f min left: %s: %s", number + 1, len(cells), left / 60, cell.key, told)
+    def draw(
+        self, runs: Sequence[Run], ready: Callable[[Run, Path], bool] = finished, last_first: bool = False
+    ) -> list[Run]:
+        """The runs that are not trained yet; the pictures of all cells of the others are in the folder afterwards.
+
+        `last_first`: in the other direction, for a process beside one that draws in this folder too.
+        """
+        waiting, cells = self._todo(runs, ready, lambda cell: self.path(cell).exists() or cell in self.rows)
+        for cell, run, told in _timed(cells[::-1] if last_first else cells):
+            self._pictures(cell, run)
+            log.info("drawing %s: %s", told, cell.key)
         return waiting
 
-    def _measured(self, cell: Cell, run: Run | None) -> dict[str, float]:
-        held_out = self.held_out if cell.scenes == self.held_out.count else self.held_out.first(cell.scenes)
-        if run is None:
-            drawn = self._reference(cell.system, held_out)
-            prompted = None
-        else:
-            prompts = held_out.prompts[cell.prompt]  # type: ignore[index]
-            prompted = prompts if cell.prompt == "conflicting" else None
-            drawn = self._drawn(cell, run, held_out, prompts)
-        if cell.seed == 0:
-            keep(self.folder / "pictures" / f"{cell.key}.png", drawn[:SHOWN])
-        return dict(held_out.measures(drawn, prompted))
+    def run(self, runs: Sequence[Run], ready: Callable[[Run, Path], bool] = finished) -> list[Run]:
+        """The runs that are not trained yet; all cells of the others have rows afterwards."""
+        waiting, cells = self._todo(runs, ready, self.rows.__contains__)
+        for cell, run, told in _timed(cells):
+            held_out = self._scenes(cell)
+            prompted = held_out.prompts["conflicting"] if cell.prompt == "conflicting" else None
+            measures = held_out.measures(self._pictures(cell, run), prompted)
+            self.rows.add(cell, measures)
+            figures = ", ".join(f"{name} {value:.3f}" for name, value in measures.items())
+            log.info("measuring %s: %s: %s", told, cell.key, figures)
+        return waiting
+
+    def path(self, cell: Cell) -> Path:
+        """Of a cell's pictures."""
+        return self.folder / "pictures" / f"{cell.key}.png"
+
+    def _todo(
+        self, runs: Sequence[Run], ready: Callable[[Run, Path], bool], done: Callable[[Cell], bool]
+    ) -> tuple[list[Run], list[tuple[Cell, Run | None]]]:
+        waiting = [run for run in runs if not ready(run, self.folder)]
+        cells = plan(runs, self.held_out.count, self.guided, self.steps)
+        return waiting, [(cell, run) for cell, run in cells if run not in waiting and not done(cell)]
+
+    def _scenes(self, cell: Cell) -> HeldOut:
+        return self.held_out if cell.scenes == self.held_out.count else self.held_out.first(cell.scenes)
+
+    def _pictures(self, cell: Cell, run: Run | None) -> Tensor:
+        """As they are kept, with 8 bits."""
+        path = self.path(cell)
+        if not path.exists():
+            held_out = self._scenes(cell)
+            keep(path, self._reference(cell.system, held_out) if run is None else self._drawn(cell, run, held_out))
+        return torch.stack(kept(path))
 
     def _reference(self, name: str, held_out: HeldOut) -> Tensor:
         if name == REDRAWN:
@@ -109,7 +124,8 @@ class Measuring:
                 return self.base.autoencoder.decode(latents).clamp(0, 1).movedim(1, -1)
         return held_out.truth.roll(1, dims=0) if name == CHANCE else held_out.truth
 
-    def _drawn(self, cell: Cell, run: Run, held_out: HeldOut, prompts: Sequence[str]) -> Tensor:
+    def _drawn(self, cell: Cell, run: Run, held_out: HeldOut) -> Tensor:
+        prompts = held_out.prompts[cell.prompt]  # type: ignore[index]
         noise = self.held_out.noise(cell.seed)[: held_out.count]
         if not cell.way:
             if self._open is None or self._open[0] != run:
@@ -127,11 +143,19 @@ class Measuring:
         return self._guide.draw(both, noise, prompts, WAYS["both branches"])
 
 
+def _timed(cells: Sequence[tuple[Cell, Run | None]]) -> Iterator[tuple[Cell, Run | None, str]]:
+    """Each with how far it is and for how many minutes it will go on."""
+    started = time.monotonic()
+    for number, (cell, run) in enumerate(cells):
+        left = (time.monotonic() - started) / max(number, 1) * (len(cells) - number)
+        yield cell, run, f"{number + 1} of {len(cells)}, {left / 60:.0f} min left"
+
+
 def keep(path: Path, drawn: Tensor) -> None:
     """Pictures (N, H, W, 3) side by side as a PNG."""
     strip = torch.cat(list(drawn), dim=1).clamp(0, 1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((strip * 255).round().byte().numpy()).save(path)
+    image = Image.fromarray((strip * 255).round().byte().numpy())
+    write_whole(path, lambda beside: image.save(beside, "png"), "The study's pictures")
 
 
 def kept(path: Path) -> list[Tensor]:
@@ -142,5 +166,5 @@ def kept(path: Path) -> list[Tensor]:
     return list(strip.split(height, dim=1))
 
 
-def told(runs: Iterable[Run]) -> str:
+def names(runs: Iterable[Run]) -> str:
     return ", ".join(run.name for run in runs)

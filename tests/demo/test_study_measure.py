@@ -254,6 +254,23 @@ def test_every_cell_gets_its_row_once_and_the_page_is_written(tmp_path, held_out
     assert sum(path.stat().st_size for path in (docs / "study").iterdir()) < 1_500_000
 
 
+def test_pictures_can_be_drawn_before_there_is_a_recogniser(tmp_path, held_out, base, stand_ins):
+    settings, seen = stand_ins
+    settings["guided"] = 2
+    runs = [Run("no control", 0)]
+    blind = HeldOut(2, None, tmp_path)
+    assert Measuring(tmp_path, blind, base, **settings).draw(runs) == []
+    drawn = len(seen)
+    assert drawn == 1 and not (tmp_path / "measures.jsonl").exists()
+    later = Measuring(tmp_path, held_out.first(2), base, **settings)
+    later.run(runs)
+    assert len(seen) == drawn and len(list(later.rows)) == 3 + 4
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "pictures").iterdir()}
+    assert len(before) == 7
+    later.draw(runs)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "pictures").iterdir()} == before
+
+
 def test_a_page_without_any_row_is_written_too(tmp_path, held_out, base, stand_ins):
     settings, _ = stand_ins
     measuring = Measuring(tmp_path, held_out, base, **settings)
