@@ -56,7 +56,7 @@ def finish() -> None:
 
 
 def main(script: Path, arguments: list[str], clock: Callable[[], float]) -> None:
-    class Bar(tqdm.auto.tqdm):  # type: ignore[misc]
+    class Bar(tqdm.auto.tqdm):
         """The script's progress bar, which stands still between steps until a line comes."""
 
         def __init__(self, *given: Any, **options: Any) -> None:

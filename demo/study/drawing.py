@@ -58,8 +58,9 @@ def quick_velocity(run: Run, folder: Path, unet: nn.Module) -> Velocity:
     control, predict = begun(run, unet)
     control.load_state_dict(safetensors.torch.load_file(folder / run.name / WEIGHTS))
     control.eval().requires_grad_(False)
-    if hasattr(control, "input_hint_block"):
-        control.input_hint_block = nn.Sequential(Remembering(control.input_hint_block))
+    layers = getattr(control, "input_hint_block", None)
+    if isinstance(layers, nn.Sequential):
+        control.input_hint_block = nn.Sequential(Remembering(layers))
     return velocity(unet, control, predict)
 
 
