@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    # The host has set up its own log by now.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     use_cpu_without_cuda()
     # They need the host, which needs to know first whether there is CUDA.
     from .base import Base

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ SEED = 7
 """Of the scenes it learns from."""
 SCENES, STEPS, BATCH, RATE = 12_800, 2_000, 32, 4e-3
 _CHUNK, _HIDDEN = 32, 64
+_PAIR_WEIGHT = 4.0
+"""Two of 48 pairs are there: each that is counts as much as four that are not."""
 FILE = "recogniser.safetensors"
 
 _COLOUR_NAMES = tuple(COLOURS)
@@ -129,7 +132,8 @@ class Recogniser(nn.Module):
         """What pictures (N, 128, 128, 3) in 0..1 have in them."""
         parts = [self(_halved(part)) for part in pictures.split(batch)]
         return Seen(
-            torch.cat([pairs for pairs, _ in parts]) > 0, torch.cat([ground for _, ground in parts]).argmax(dim=1)
+            torch.cat([pairs for pairs, _ in parts]) > math.log(_PAIR_WEIGHT),
+            torch.cat([ground for _, ground in parts]).argmax(dim=1),
         )
 
     @torch.no_grad()
@@ -161,22 +165,27 @@ def recogniser(folder: Path, steps: int = STEPS) -> Recogniser:
 
 
 def _train(network: Recogniser, steps: int) -> None:
-    random = torch.Generator().manual_seed(SEED)
+    """Grounds first, which are harder to tell and would never be learned beside the shapes; then shapes."""
     scenes = sample_scenes(min(SCENES, steps * BATCH), SEED)
     truth = Seen.of_scenes(scenes)
     starts = range(0, len(scenes), _CHUNK)
     pictures = torch.cat([_halved(render(scenes[slice(start, start + _CHUNK)])).half() for start in starts])
+    for phase, share in enumerate((4.0, 1.0)):
+        _learn(network, steps if phase == 0 else steps // 2, share, pictures, truth, SEED + phase)
+
+
+def _learn(network: Recogniser, steps: int, ground_share: float, pictures: Tensor, truth: Seen, seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
     network.train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-4)
     rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.1)
     for step in range(steps):
-        rows = torch.randint(0, len(scenes), (BATCH,), generator=random)
+        rows = torch.randint(0, len(pictures), (BATCH,), generator=random)
         pairs, ground = network(_worn(pictures[rows].float(), random))
-        # Two of 48 pairs are there: each that is counts as much as four that are not. Kinds of ground are the hardest to tell.
         there = nn.functional.binary_cross_entropy_with_logits(
-            pairs, truth.pairs[rows].float(), pos_weight=torch.tensor(4.0), reduction="sum"
+            pairs, truth.pairs[rows].float(), pos_weight=torch.tensor(_PAIR_WEIGHT), reduction="sum"
         )
-        loss = there / BATCH + 4 * nn.functional.cross_entropy(ground, truth.ground[rows])
+        loss = there / BATCH + ground_share * nn.functional.cross_entropy(ground, truth.ground[rows])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
