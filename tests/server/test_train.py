@@ -107,6 +107,23 @@ def test_stopped_from_the_page_it_keeps_its_state(server: Any, training: dict[st
     assert json.loads((folder / "run.json").read_text())["step"] == record["step"] + 1
 
 
+def test_the_example_trains_on_lists_and_uses_what_it_trained(server: Any) -> None:
+    """Cut short: a few scenes, two steps."""
+    prompt = copy.deepcopy(server.example("demo_training"))
+    shorter = {
+        "ControlComposerDemoScenes": {"count": 6},
+        "ControlComposerTrain": {"steps": 2, "batch": 2, "validate_every": 0, "validation_steps": 2},
+        "KSampler": {"steps": 3},
+        "EmptyLatentImage": {"batch_size": 2},
+    }
+    for one in prompt.values():
+        one["inputs"] |= shorter.get(one["class_type"], {})
+    result = server.run(prompt)
+    assert result.pictures["With the new control"].shape == (2, 128, 128, 3)
+    assert "learned from: 6 pictures, hints by Canny" in result.texts["What was learned"]
+    assert (server.base / "models" / "controlnet" / "demo_edges_of_my_own.safetensors").is_file()
+
+
 def wait(until: Any) -> None:
     end = time.monotonic() + 200
     while not until():
