@@ -96,7 +96,7 @@ def guidance_sheet(folder: Path, held_out: HeldOut, cell: Cell, prompt: str, sce
             picture = _picture(folder, cell, prompt, way, scene)
             if picture is not None:
                 shown.append((way, picture))
-        rows.append(Row(f"{prompt} prompt: {held_out.prompts[prompt][scene] or '(nothing)'}", shown))  # type: ignore[index]
+        rows.append(Row(held_out.prompts[prompt][scene] or "No prompt", shown))  # type: ignore[index]
     return page(rows)
 
 

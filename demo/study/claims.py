@@ -20,6 +20,8 @@ HALF = 0.5
 TOLERANCE = 0.05
 """Up to which shares (edge F1, captions) count as the same; of FID, the part of it."""
 COLOUR_TOLERANCE = 0.01
+LOOKS = 20
+"""Validations from which on a rise that is not found is not there: training/convergence.py says what it finds in 21."""
 Curves = Mapping[str, Mapping[int, tuple[list[int], list[float]]]]
 """{system: {seed: (steps, edge F1)}}, of the runs with all pictures."""
 
@@ -281,13 +283,16 @@ def _sudden(curves: Curves) -> list[Claim]:
         return []
     found = {seed: sudden_step(steps, scores, True) for seed, (steps, scores) in sorted(own.items())}
     at = [step for step in found.values() if step is not None]
-    verdict: Verdict = "agrees" if len(at) == len(found) else "not decided" if at else "disagrees"
+    looks = min(len(steps) for steps, _ in own.values())
+    verdict: Verdict = "agrees" if len(at) == len(found) else "not decided"
+    if not at and looks >= LOOKS:
+        verdict = "disagrees"
     told = ", ".join(f"seed {seed} {'none' if step is None else f'step {step}'}" for seed, step in found.items())
     return [
         Claim(
             "It learns to obey suddenly, before 10 000 steps; the figure shows step 6133 (3.3)",
             verdict,
-            f"Sudden rise of edge F1 on the watched scenes, by the rule of training/convergence.py: {told}",
+            f"Sudden rise of edge F1 on the watched scenes, looked at {looks} times, by the rule of training/convergence.py: {told}",
         )
     ]
 
