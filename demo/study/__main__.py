@@ -27,10 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--docs", type=Path, default=HERE.parent / "docs", help="where study.md and its pictures go")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--scenes", type=int, default=48, help="held-out scenes for each cell")
-    parser.add_argument("--guided", type=int, default=24, help="those of them that the host draws")
+    parser.add_argument("--scenes", type=int, default=40, help="held-out scenes for each cell")
+    parser.add_argument("--guided", type=int, default=16, help="those of them that the host draws")
     parser.add_argument("--steps", type=int, default=20, help="of the samplers")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the study's own sampler")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16", help="of the study's own sampler")
     parser.add_argument(
         "--last-first", action="store_true", help="draw in the other direction, for a second process beside the first"
     )
