@@ -148,6 +148,18 @@ def test_rows_that_are_not_disagree(tmp_path):
     assert found["ControlNet-lite fails without a prompt and with an insufficient one (4.2)"] == "agrees"
 
 
+def test_a_drop_to_somewhere_else_is_not_what_the_paper_says(tmp_path):
+    rows = as_the_paper_says(Rows(tmp_path), worse={"ControlNet-lite"})
+    found = {claim.paper: claim.verdict for claim in claims(Figures(rows, 8, 4), {})}
+    assert found["With Gaussian in place of zero convolutions it drops to about ControlNet-lite (4.2)"] == "disagrees"
+
+
+def test_few_looks_do_not_tell_that_a_rise_was_not_sudden(tmp_path):
+    looks = {"ControlNet": {0: ([0, 50, 100, 150, 200, 300], [0.2, 0.3, 0.4, 0.5, 0.6, 0.7])}}
+    (judged,) = claims(Figures(Rows(tmp_path), 8, 4), looks)
+    assert judged.verdict == "not decided" and "looked at 6 times" in judged.figures
+
+
 def test_one_seed_decides_no_order(tmp_path):
     judged = claims(Figures(as_the_paper_says(Rows(tmp_path), seeds=1), 8, 4), {})
     found = {claim.paper.split(":")[0]: claim.verdict for claim in judged}

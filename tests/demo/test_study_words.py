@@ -58,6 +58,7 @@ def test_a_prompt_is_read():
     assert named.pairs == (("red", "circle"), ("orange", "ring"), ("blue", "star"))
     assert named.ground == ("striped", "green")
     assert Named.by("a star on a red ground").ground == ("flat", "red")
+    assert Named.by("a striped star on a red ground").ground == ("flat", "red")
     assert Named.by("") == Named((), None)
 
 
