@@ -62,17 +62,21 @@ class Live:
     _bar: Any = field(init=False)
     _status: str = ""
     _next: float = 0.0
+    _counted: bool = False
+    """Whether the step that is done now was counted by its row of the log, which comes before `stepped`."""
 
     def __post_init__(self) -> None:
         self._bar = comfy.utils.ProgressBar(self.settings.steps)
 
     def stepped(self) -> None:
-        """After each step, before the log has anything to say."""
-        self.step += 1
+        """After each step, whether or not there was a row of the log."""
+        if not self._counted:
+            self.step += 1
+        self._counted = False
         self._update(None)
 
     def logged(self, log: StepLog) -> None:
-        self.step = log.step
+        self.step, self._counted = log.step, True
         left = (self.settings.steps - log.step) * self.settings.batch / max(log.rows_per_second, 1e-9)
         self._status = (
             f"step {log.step} of {self.settings.steps}, loss {log.loss:.4g}, {log.rows_per_second:.3g} pictures a second, "

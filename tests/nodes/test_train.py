@@ -54,7 +54,9 @@ def page():
 
 
 @pytest.fixture(autouse=True)
-def fresh(page):
+def fresh(page, monkeypatch):
+    # The host drops what comes within a tenth of a second.
+    monkeypatch.setattr(comfy.utils, "PROGRESS_THROTTLE_MIN_INTERVAL", 0)
     page.__init__()
     yield
     comfy.model_management.interrupt_current_processing(False)

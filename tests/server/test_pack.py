@@ -14,7 +14,7 @@ pytestmark = pytest.mark.server
 
 ROOT = Path(__file__).resolve().parents[2]
 PACK = "control-composer"
-EXAMPLES = ["demo_composed", "demo_one_control", "demo_two_controls"]
+EXAMPLES = ["demo_composed", "demo_fidelity", "demo_one_control", "demo_training", "demo_two_controls"]
 # It needs networks that are not part of the pack, so nothing here can show what it makes.
 WITHOUT_PICTURE = ["native_preprocessors"]
 

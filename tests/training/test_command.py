@@ -4,9 +4,7 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
-import traceback
 from dataclasses import replace
 
 import pytest
@@ -22,7 +20,6 @@ from control_composer.demo.scenes import render, sample_scenes
 from control_composer.evaluation.fidelity import MEASURES
 from control_composer.preprocessors.canny import canny
 from control_composer.tests import narrow
-from control_composer.training.__main__ import main
 from control_composer.training.bases import load_base
 from control_composer.training.cache import Cache
 from control_composer.training.command import check
@@ -30,7 +27,7 @@ from control_composer.training.config import CopyConfig, read_config
 from control_composer.training.errors import TrainingError
 from control_composer.training.validation import read_scores
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are made by a fork")
+from .launched import launch
 
 
 @pytest.fixture(scope="module")
@@ -76,38 +73,17 @@ def told(folder, pictures, name, **settings):
 
 
 def start(config, count=1):
-    """Process numbers of `count` processes that share what this one has imported, each told what `accelerate launch` tells."""
+    """`count` processes, each told what `accelerate launch` tells."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    started = []
-    for rank in range(count):
-        child = os.fork()
-        if child:
-            started.append(child)
-            continue
-        code = 99
-        try:
-            sys.argv = ["training", str(config)]
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            if count > 1:
-                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-                os.environ |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-            # A pool of threads does not survive a fork.
-            torch.set_num_threads(1)
-            code = main()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    return started
+    main = "control_composer.training.__main__:main"
+    return [launch(main, config, port=port, rank=rank, count=count) for rank in range(count)]
 
 
 def ended(started):
     """Their exit codes."""
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in started]
+    return [process.wait(300) for process in started]
 
 
 def losses(folder):
@@ -148,6 +124,7 @@ def test_two_processes_prepare_and_learn_what_one_does(alone, pictures, tmp_path
     torch.testing.assert_close(one, two, rtol=0, atol=2e-5)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
 def test_a_stop_by_signal_goes_on_as_if_there_had_been_none(alone, pictures, tmp_path, capfd):
     config = told(tmp_path, pictures, "long", steps=200, save_every=1000, validate_every=0)
     started = start(config)
@@ -156,7 +133,7 @@ def test_a_stop_by_signal_goes_on_as_if_there_had_been_none(alone, pictures, tmp
     while not (table.is_file() and len(losses(table.parent)) >= 2):
         assert time.monotonic() < until
         time.sleep(0.05)
-    os.kill(started[0], signal.SIGTERM)
+    started[0].send_signal(signal.SIGTERM)
     assert ended(started) == [128 + signal.SIGTERM]
     said = capfd.readouterr().out
     assert " of 200 steps; the same command goes on from there" in said

@@ -1,8 +1,7 @@
 """FSDP: weights and the optimiser's state in parts on two processes, on CPUs, through accelerate's own version 2."""
 
-import os
 import socket
-import traceback
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -23,6 +22,7 @@ from control_composer.training.processes import Processes
 from control_composer.training.settings import Settings
 
 from .bases import SMALL, make_unet
+from .launched import launch
 from .rows import Rows
 
 
@@ -50,17 +50,16 @@ def learn(folder, accelerator=None, stops=(2, 4), sizes=(8,)):
     return losses, trained.average, seen
 
 
-def in_parts(folder, rank, port):
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
+def in_parts(folder):
+    """One of the two processes."""
+    folder = Path(folder)
     accelerator = Accelerator(cpu=True)
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="NO_WRAP", cpu_ram_efficient_loading=False)
     # Asked for FSDP on CPUs, accelerate silently does without. Both, since the one is copied into the other ever again.
     PartialState._shared_state["distributed_type"] = accelerator.state.distributed_type = DistributedType.FSDP
     accelerator.state.fsdp_plugin = plugin
     _, average, seen = learn(folder, accelerator)
-    if rank == 0:
+    if accelerator.is_main_process:
         save_file(average, folder / "average.safetensors")
         save_file({str(step): weight for step, weight in seen}, folder / "seen.safetensors")
     else:
@@ -74,26 +73,14 @@ def in_parts(folder, rank, port):
     accelerator.end_training()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the two processes are made by a fork")
 def test_weights_in_parts_learn_and_go_on_as_whole_ones_do(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    children = []
-    for rank in range(2):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                in_parts(tmp_path / "parts", rank, port)
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        children.append(child)
+    own = "control_composer.tests.training.test_parts:in_parts"
+    started = [launch(own, tmp_path / "parts", port=port, rank=rank, count=2) for rank in range(2)]
     losses, average, seen = learn(tmp_path / "whole", stops=(4,))
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    assert [process.wait(300) for process in started] == [0, 0]
     both = [float(line.split(",")[1]) for line in (tmp_path / "parts" / "losses.csv").read_text().splitlines()[1:]]
     assert len(both) == len(losses) == 4
     assert both == pytest.approx(losses, rel=1e-6)
