@@ -1,4 +1,4 @@
-"""Noise schedule, training target and a small sampler for the sheets drawn while the demo world trains."""
+"""Noise schedule and a small sampler for the sheets drawn while the demo world trains."""
 
 from __future__ import annotations
 
@@ -15,12 +15,6 @@ def alphas_cumprod() -> Tensor:
     """Stable Diffusion's schedule (the host's default): square roots of beta evenly spaced, 0.00085 to 0.012. (1000,)."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, STEPS, dtype=torch.float64) ** 2
     return torch.cumprod(1 - betas, dim=0).float()
-
-
-def noised(latent: Tensor, noise: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """x_t and the v target (Salimans & Ho, arXiv 2202.00512) for latents (N, C, H, W) and alphas_cumprod values (N,)."""
-    a, s = alpha.sqrt()[:, None, None, None], (1 - alpha).sqrt()[:, None, None, None]
-    return a * latent + s * noise, a * noise - s * latent
 
 
 @torch.no_grad()

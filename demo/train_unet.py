@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .diffusion import STEPS, alphas_cumprod, noised
+from ..training.objective import noised, target
+from .diffusion import STEPS, alphas_cumprod
 from .optimise import Plan, optimise
 from .pairs import Pairs
 from .unet import trainable_unet
@@ -26,9 +27,9 @@ def train_unet(plan: Plan, pairs: Pairs, batch: int, folder: Path, device: torch
         return draw_noised(pairs, batch, _EMPTY_PROMPTS, generator)[1:]
 
     def loss(latent: Tensor, noise: Tensor, times: Tensor, tokens: Tensor) -> Tensor:
-        x, v = noised(latent, noise, alphas[times])
-        predicted: Tensor = unet(x, times.float(), words(tokens))
-        return nn.functional.mse_loss(predicted.float(), v)
+        alpha = alphas[times]
+        predicted: Tensor = unet(noised(latent, noise, alpha), times.float(), words(tokens))
+        return nn.functional.mse_loss(predicted.float(), target(latent, noise, alpha, "v"))
 
     optimise(plan, [unet, words], draw, loss, folder, device)
     return unet.eval().requires_grad_(False), words.eval().requires_grad_(False)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from control_composer.demo.diffusion import STEPS, alphas_cumprod, noised, sample
+from control_composer.demo.diffusion import STEPS, alphas_cumprod, sample
+from control_composer.training.objective import noised, target
 
 
 def test_the_schedule_is_the_hosts():
@@ -22,7 +23,8 @@ def test_the_host_reads_the_target_back_as_the_latent():
     torch.manual_seed(0)
     latent, noise = torch.randn(5, 4, 8, 8), torch.randn(5, 4, 8, 8)
     times = torch.tensor([0, 250, 500, 750, STEPS - 1])
-    x, v = noised(latent, noise, alphas_cumprod()[times])
+    alpha = alphas_cumprod()[times]
+    x, v = noised(latent, noise, alpha), target(latent, noise, alpha, "v")
     sigma = sampling.sigmas[times]
     in_host_units = x * (sigma**2 + 1).sqrt()[:, None, None, None]
     torch.testing.assert_close(sampling.calculate_input(sigma, in_host_units), x, rtol=1e-4, atol=1e-5)
