@@ -37,6 +37,7 @@ from .nodes import (
     union,
     weight,
 )
+from .page import routes
 
 SECTIONS = (
     load,
@@ -62,6 +63,7 @@ SECTIONS = (
     demo,
     replacements,
 )
+WEB_DIRECTORY = "web"
 DEMO_CONTROLS = Path(__file__).parent / "demo" / "weights" / "controlnet"
 
 
@@ -71,6 +73,7 @@ class ControlComposer(ComfyExtension):
         evaluation_files.register_folder()
         folder_paths.add_model_folder_path("controlnet", str(DEMO_CONTROLS))
         await replacements.register()
+        routes.register()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [node for section in SECTIONS for node in section.NODES]

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "training": {"checkpoints", "residuals", "preprocessors", "evaluation"},
     "control": {"checkpoints", "residuals", "preprocessors"},
     "nodes": {"checkpoints", "control", "demo", "evaluation", "preprocessors", "residuals", "training"},
+    "page": {"checkpoints", "control", "nodes", "residuals"},
 }
 # Its command trains on the demo world too, which is trained by the same loop.
 ALSO = {"training/bases.py": {"demo"}}
