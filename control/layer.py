@@ -34,7 +34,7 @@ class Layer:
     1 treats both alike, 0 is conditional only. `mask` (N, H, W) in 0..1 covers the hint's picture, and so lies on the canvas where the hint lies.
     `overlapping` are other layers with masks: where all these masks together exceed 1 they are divided by their sum. `master` is the strength
     of the whole that the layer is part of. `union` are all hints, `hint_bchw` among them, where a union network reads several in one pass.
-    `node` names the node in messages. Raises ControlError for settings that cannot be meant.
+    `silent` is one beside others that are soloed. `node` names the node in messages. Raises ControlError for settings that cannot be meant.
     """
 
     source: Source
@@ -54,6 +54,7 @@ class Layer:
     extra_hooks: Any = None
     node: str = "Apply Control"
     union: tuple[UnionHint, ...] = ()
+    silent: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -92,6 +93,8 @@ class Layer:
         """Why the layer adds nothing at any step; empty if it may."""
         if not self.enabled:
             return "off"
+        if self.silent:
+            return "another layer is soloed"
         if self.strength == 0 or self.master == 0:
             return "strength 0"
         if not isinstance(self.source, ForeignControl):  # which of its weights are 0 does not depend on the size
