@@ -11,9 +11,11 @@ from ..control import apply_control, compose_controls, layer_of
 from ..control.compose import OVERLAPS, Overlap
 from ..control.layer import Layer
 from ..control.placing import FILLS, SIZINGS, Fill, Sizing
+from ..control.solo import solo_numbers, soloed
 from ..residuals.batches import BATCH_POLICIES, BatchPolicy
 from ..residuals.schedules import Schedule
 from ..residuals.weights import BlockWeights
+from .layer_list import layer_list, number_of
 from .schedule import StrengthSchedule
 from .weight import Weights
 
@@ -331,7 +333,16 @@ class ControlComposerCompose(io.ComfyNode):
                     advanced=True,
                     tooltip="Notes how large residuals and features are, for Residual Heatmap. Costs a little time.",
                 ),
+                io.String.Input(
+                    "solo",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Numbers of the layers that act while the others keep silent, counted from 1, with commas: 1 or 1, 3. Empty: all act. A "
+                    "layer that is off stays off. The S buttons of the list write it.",
+                ),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
             outputs=conditioning_outputs(),
         )
 
@@ -344,9 +355,12 @@ class ControlComposerCompose(io.ComfyNode):
         strength: float,
         overlap: Overlap = "sum",
         inspect: bool = False,
+        solo: str = "",
     ) -> io.NodeOutput:
-        connected = [layer for layer in layers.values() if layer is not None]
-        return io.NodeOutput(*compose_controls(positive, negative, connected, strength, overlap, inspect))
+        connected = {number_of(name): layer for name, layer in layers.items() if layer is not None}
+        acting = soloed(connected, solo_numbers(solo, connected) if connected else ())
+        both = compose_controls(positive, negative, list(acting.values()), strength, overlap, inspect)
+        return io.NodeOutput(*both, ui=layer_list(cls, acting, strength))
 
 
 NODES: list[type[io.ComfyNode]] = [ControlComposerApply, ControlComposerLayer, ControlComposerCompose]
