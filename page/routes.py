@@ -9,11 +9,13 @@ from typing import Any
 
 from aiohttp import web
 
+from .weights import weights
+
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 """From the question, a JSON object, to the answer; a ValueError is the sentence that the page shows."""
 
 PREFIX = "/control_composer"
-ANSWERS: dict[str, Answer] = {}
+ANSWERS: dict[str, Answer] = {"weights": weights}
 
 
 def handler(answer: Answer) -> Callable[[web.Request], Awaitable[web.Response]]:
