@@ -109,8 +109,13 @@ class ControlComposerStrengthCurve(io.ComfyNode):
     def execute(
         cls, curve: Any, scale: float, axis: Axis = "percent", schedule: Schedule | None = None
     ) -> io.NodeOutput:
-        own = CurveSchedule(read_curve(curve).interp, 0.0, scale, axis)
+        own = curve_schedule(curve, scale, axis)
         return result(cls, own, schedule, over_time(axis, own))
+
+
+def curve_schedule(curve: Any, scale: float, axis: Axis) -> CurveSchedule:
+    """What Strength Curve makes of its settings. Raises ScheduleError."""
+    return CurveSchedule(read_curve(curve).interp, 0.0, scale, axis)
 
 
 def read_curve(raw: Any) -> CurveInput:

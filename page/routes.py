@@ -9,13 +9,14 @@ from typing import Any
 
 from aiohttp import web
 
+from .schedules import schedule
 from .weights import weights
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 """From the question, a JSON object, to the answer; a ValueError is the sentence that the page shows."""
 
 PREFIX = "/control_composer"
-ANSWERS: dict[str, Answer] = {"weights": weights}
+ANSWERS: dict[str, Answer] = {"schedule": schedule, "weights": weights}
 
 
 def handler(answer: Answer) -> Callable[[web.Request], Awaitable[web.Response]]:
