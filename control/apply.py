@@ -18,6 +18,7 @@ from .foreign import ForeignControl
 from .layer import Layer, Source, check_pixels, hint_from_image
 from .network import EncoderNetwork
 from .placing import Fill, Placing, Sizing, check_aspect
+from .reuse import Reuse
 
 Conditioning = list[list[Any]]
 
@@ -116,6 +117,7 @@ def layer_of(
     sizing: Sizing = "crop",
     fill: Fill = "black",
     batch: BatchPolicy = "cycle",
+    reuse: Reuse | None = None,
     node: str = "Control Layer",
 ) -> Layer:
     """A layer of `control_net` and the picture (N, H, W, C) in 0..1; `mask` (N, H, W) in 0..1 covers the picture.
@@ -137,6 +139,7 @@ def layer_of(
         enabled=enabled,
         placing=Placing(sizing, fill),
         batch=batch,
+        reuse=reuse or Reuse(),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import comfy.model_base
@@ -14,6 +14,7 @@ from ..residuals.residuals import Accumulator, Residuals, shaped_by
 from .areas import Area
 from .features import record_norm, record_norms, watch_features
 from .foreign import ForeignControl
+from .held import rows_of
 from .layer import Layer
 from .network import EncoderNetwork
 from .patch_network import PatchCall, Patches, PatchNetwork, check_not_compiled, place_patches
@@ -38,9 +39,21 @@ def evaluate(layers: Sequence[Layer], step: Step, previous: Residuals | None) ->
         place_patches(step.options, patches, one.layer.source.before_others)  # type: ignore[union-attr]
     evaluations = evaluations_of(acts)
     total = Accumulator(previous)
-    for segments in passes(evaluations, step.rows_per_pass):
+    fresh = [evaluation for evaluation in evaluations if not add_held(total, evaluation, call, step)]
+    kept = {
+        evaluation.key: step.run.held.keep(held_key(evaluation, step), float(step.sigma), step.sample_sigmas)
+        for evaluation in fresh
+        if not evaluation.layer.reuse.never
+    }
+    for segments in passes(fresh, step.rows_per_pass):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        run_pass(total, segments, call, step)
+        residuals, done = run_pass(total, segments, call, step)
+        start = 0
+        for segment in done:
+            if segment.evaluation.key in kept:
+                part = (segment.rows, rows_of(residuals, start, len(segment.rows)))
+                kept[segment.evaluation.key].parts.append(part)
+            start += len(segment.rows)
     if not evaluations:
         return previous
     result = total.total()
@@ -70,17 +83,56 @@ def patches_of(one: Act, call: int, step: Step) -> Patches:
     return patches
 
 
-def run_pass(total: Accumulator, segments: Sequence[Segment], call: int, step: Step) -> None:
-    """Evaluates one network for some segments and adds what it gives, shaped by each layer of each segment."""
+def held_key(evaluation: Evaluation, step: Step) -> Hashable:
+    """Equal for calls of the sampler that ask for the same: conditionings may come together or one by one, areas and windows in turn."""
+    chunks = (tuple(step.options.get("uuids") or ()), tuple(step.kinds), step.frames, step.areas, step.size)
+    return evaluation.key, chunks, tuple(sorted(evaluation.rows))
+
+
+def add_held(total: Accumulator, evaluation: Evaluation, call: int, step: Step) -> bool:
+    """Adds what an earlier step gave, if the layers want that and it is there."""
+    if evaluation.layer.reuse.never:
+        return False
+    ends = [float(step.run.sigma_ranges[one.number][1]) for one in evaluation.acts]
+    found = step.run.held.reusable(
+        held_key(evaluation, step), evaluation.layer.reuse, float(step.sigma), step.sample_sigmas, ends
+    )
+    if found is None:
+        return False
+    for rows, residuals in found.parts:
+        add_pass(total, residuals, [Segment(evaluation, rows)], call, step, None, found.sigma)
+    return True
+
+
+def run_pass(
+    total: Accumulator, segments: Sequence[Segment], call: int, step: Step
+) -> tuple[Residuals, Sequence[Segment]]:
+    """Evaluates one network for some segments and adds what it gives, shaped by each layer of each segment; and for which it did."""
     stopwatch = Stopwatch(step.x_noisy.device).start()
-    first = segments[0].evaluation.acts[0]
     source = segments[0].evaluation.source
     if isinstance(source, ForeignControl):
         segments = [replace(segments[0], rows=whole_chunks(segments[0].rows, step))]
-        found = source.residuals(first.layer, segments[0].rows, step)
+        found = source.residuals(segments[0].evaluation.layer, segments[0].rows, step)
         residuals = Residuals() if found is None else found
     else:
         residuals = encode(source, segments, step)
+    add_pass(total, residuals, segments, call, step, stopwatch)
+    stopwatch.stop()
+    return residuals, segments
+
+
+def add_pass(
+    total: Accumulator,
+    residuals: Residuals,
+    segments: Sequence[Segment],
+    call: int,
+    step: Step,
+    stopwatch: Stopwatch | None,
+    held_from: float | None = None,
+) -> None:
+    """Adds the residuals of some segments, one below the other; those that are reused come from the sigma `held_from`."""
+    first = segments[0].evaluation.acts[0]
+    source = segments[0].evaluation.source
     blocks = residuals.blocks(step.run.unet, *step.size)
     if step.run.unet is not None:
         residuals.check(blocks, sum(len(segment.rows) for segment in segments), source.name)
@@ -105,9 +157,9 @@ def run_pass(total: Accumulator, segments: Sequence[Segment], call: int, step: S
                 residuals.nbytes,
                 stopwatch,
                 None if one is first else first,
+                held_from,
             )
         start += len(segment.rows)
-    stopwatch.stop()
 
 
 def add(

@@ -20,6 +20,7 @@ from .foreign import ForeignControl
 from .network import HINT_PIXELS_PER_CELL, EncoderNetwork, type_name
 from .patch_network import PatchNetwork
 from .placing import Placing
+from .reuse import Reuse
 from .union import UnionHint, check_union
 
 Source = EncoderNetwork | ForeignControl | PatchNetwork
@@ -55,6 +56,7 @@ class Layer:
     node: str = "Apply Control"
     union: tuple[UnionHint, ...] = ()
     silent: bool = False
+    reuse: Reuse = field(default_factory=Reuse)
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -70,6 +72,11 @@ class Layer:
             raise ControlError(
                 f"start_percent {self.start_percent} and end_percent {self.end_percent} of {self.source.name} are no range: "
                 "0 ≤ start ≤ end ≤ 1 was expected; exchange or correct the two numbers."
+            )
+        if not self.reuse.never and isinstance(self.source, PatchNetwork):
+            raise ControlError(
+                f"{self.source.name} was to be evaluated {self.reuse}, but it acts inside of the model, where nothing can be kept from step to "
+                "step; set every and sigma_ratio to 1."
             )
         if not isinstance(self.source, ForeignControl):
             check_hint(self.hint_bchw, self.source.hint_channels, self.source.name, self.node)

@@ -66,6 +66,7 @@ class Evaluation:
     """One picture under one network: the rows that somebody needs, and the layers that share them."""
 
     source: EncoderNetwork | ForeignControl
+    key: Hashable
     rows: set[int]
     acts: list[Act]
 
@@ -98,7 +99,8 @@ def evaluations_of(acts: Iterable[Act]) -> list[Evaluation]:
                 layer.placing,
                 layer.batch,
             )
-        evaluation = found.setdefault(key, Evaluation(source, set(), []))
+        key = (key, layer.reuse)
+        evaluation = found.setdefault(key, Evaluation(source, key, set(), []))
         evaluation.rows |= set(one.rows)
         evaluation.acts.append(one)
     return list(found.values())

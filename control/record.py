@@ -75,6 +75,7 @@ class LayerInfo:
     balance: str = ""
     batch: str = ""
     sizing: str = ""
+    reuse: str = ""
     pictures: int = 1
     """Pictures of the hint as it was given."""
     hint_height: int = 0
@@ -127,6 +128,8 @@ class LayerStep:
     """Height and width of the latent in cells."""
     stopwatch: Stopwatch | None = None
     residual_bytes: int = 0
+    held_from: float | None = None
+    """The sigma whose residuals were added again, without an evaluation; None where the network ran."""
     shares: int | None = None
     """Number of the layer in whose evaluation this one took part; the time is with that one."""
 

@@ -48,6 +48,7 @@ def info(number: int, layer: Layer) -> LayerInfo:
         balance="" if layer.uncond_strength == 1 else f"unconditional branch × {layer.uncond_strength:g}",
         batch="" if layer.batch == "cycle" else layer.batch,
         sizing="" if layer.placing.sizing == "crop" else f"{layer.placing.sizing}, {layer.placing.fill}",
+        reuse=str(layer.reuse),
         pictures=most_pictures(layer),
         hint_height=height,
         hint_width=width,
@@ -89,10 +90,12 @@ def record_run(
     residual_bytes: int,
     stopwatch: Stopwatch | None,
     shares: Act | None,
+    held_from: float | None = None,
 ) -> None:
     """A layer that was evaluated, with the weight of each block; `shares` is the layer that began the same pass.
 
-    Without a stopwatch its time is part of the model's: it acts inside of it.
+    Without a stopwatch its time is part of the model's, because it acts inside of it; or, with the sigma `held_from`, its residuals of that
+    moment were added again.
     """
     layer, number, record = act.layer, act.number + 1, step.run.record
     found: dict[str, Any] = {"gain": act.gain * layer.strength}
@@ -110,9 +113,10 @@ def record_run(
             step,
             ran=True,
             blocks=tuple((block.name, found["gain"] * weight) for block, weight in blocks),
-            rows_run=len(rows),
+            rows_run=len(rows) if held_from is None else 0,
             stopwatch=stopwatch if shares is None else None,
             shares=None if shares is None else shares.number + 1,
+            held_from=held_from,
             residual_bytes=residual_bytes,
             **found,
         )

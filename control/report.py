@@ -33,9 +33,10 @@ def _layer_text(record: Record, layer: LayerInfo, numbers: dict[int, int], norms
         percents = [entry.percent for entry in ran if not math.isnan(entry.percent)]  # a run that was stopped has none
         if percents:
             when += f", percent {min(percents):.2f}–{max(percents):.2f}"
-        evaluations = len({entry.call for entry in ran})
-        if evaluations > len({numbers[entry.call] for entry in ran}):
-            when += f", {evaluations} evaluations"
+        computed = [entry for entry in ran if entry.held_from is None]
+        evaluations = len({entry.call for entry in computed})
+        if evaluations > len({numbers[entry.call] for entry in computed}) or len(computed) < len(ran):
+            when += f", {counted(evaluations, 'evaluation')}"
     elif entries:
         when = "never ran"
     else:
@@ -46,6 +47,9 @@ def _layer_text(record: Record, layer: LayerInfo, numbers: dict[int, int], norms
         (entry for entry in entries if not entry.ran), lambda entry: entry.reason or "no reason noted"
     ):
         lines.append(f"Did not run at {steps_of(skipped, numbers)}{of}: {reason}.")
+    held = [entry for entry in ran if entry.held_from is not None]
+    if held:
+        lines.append(f"Used earlier residuals again at {steps_of(held, numbers)}{of}.")
     lines.append("; ".join(_settings(layer)))
     lines.append(layer.note)
     if ran:
@@ -71,7 +75,8 @@ def _settings(layer: LayerInfo) -> list[str]:
 
 def _words(layer: LayerInfo) -> dict[str, str]:
     return {
-        name: getattr(layer, name) for name in ("types", "weights", "schedule", "mask", "balance", "batch", "sizing")
+        name: getattr(layer, name)
+        for name in ("types", "weights", "schedule", "mask", "balance", "batch", "sizing", "reuse")
     }
 
 
@@ -86,7 +91,7 @@ def _cost(record: Record, layer: LayerInfo, ran: Sequence[LayerStep], numbers: d
     if layer.inside:
         words.append("acts inside of the model, its time is part of the model's")
     evaluated: dict[int, tuple[int, int]] = {}  # a batch may go through the network in several passes
-    for entry in ran:
+    for entry in (entry for entry in ran if entry.held_from is None):
         evaluated[entry.call] = (evaluated.get(entry.call, (0, 0))[0] + entry.rows_run, entry.rows)
     words += [f"{run} of {rows} rows evaluated" for run, rows in dict.fromkeys(evaluated.values()) if run < rows]
     embedding = record.embedding_bytes.get(layer.number, 0)
@@ -203,11 +208,12 @@ def report_json(record: Record) -> str:
 
     - `format` "control-composer-report", `version` 1, `model`, `sampler_steps`, `steps` (as counted here), `calls`
     - `layers`: number, name, base, strength, start_percent, end_percent, enabled; `settings` in words; `hint` (pictures, height, width: as
-      given, in pixels); `note`, a remark on it; weights_bytes, embedding_bytes; ran_steps, evaluations, mean_seconds, total_seconds; `skipped`: reason, steps,
+      given, in pixels); `note`, a remark on it; weights_bytes, embedding_bytes; ran_steps, reused_steps, evaluations, mean_seconds, total_seconds; `skipped`: reason, steps,
       evaluations
     - `evaluations`: one per layer and call: call, layer, step (from 1), sigma, percent, step_fraction, ran, reason, gain, blocks (name →
       effective multiplier), uncond_factor, picture_factors, rows_run, rows, pictures (hint, from 0, of each latent), area (height, width, top,
-      left in latent cells), frames (from 0), hint_size and latent_size (height, width), seconds, residual_bytes, shares
+      left in latent cells), frames (from 0), hint_size and latent_size (height, width), seconds, held_from (the sigma whose residuals were used
+      again), residual_bytes, shares
     - `norms`: call, layer (null: all together), block, residual and feature (a norm per row), relative
     """
     numbers, norms = record.step_numbers(), read_norms(record)
@@ -253,7 +259,8 @@ def _layer_json(record: Record, layer: LayerInfo, numbers: dict[int, int]) -> di
         "weights_bytes": layer.weights_bytes,
         "embedding_bytes": record.embedding_bytes.get(layer.number, 0),
         "ran_steps": sorted({numbers[entry.call] for entry in ran}),
-        "evaluations": len({entry.call for entry in ran}),
+        "evaluations": len({entry.call for entry in ran if entry.held_from is None}),
+        "reused_steps": sorted({numbers[entry.call] for entry in ran if entry.held_from is not None}),
         "mean_seconds": sum(seconds) / len(seconds) if seconds else None,
         "total_seconds": sum(seconds) if seconds else None,
         "skipped": [
@@ -289,6 +296,7 @@ def _evaluation_json(entry: LayerStep, numbers: dict[int, int]) -> dict[str, Any
         "hint_size": entry.hint_size,
         "latent_size": entry.latent_size,
         "seconds": entry.seconds,
+        "held_from": entry.held_from,
         "residual_bytes": entry.residual_bytes,
         "shares": entry.shares,
     }

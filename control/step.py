@@ -13,6 +13,7 @@ from torch import Tensor
 from ..residuals.blocks import Layout
 from ..residuals.moments import Moment, Moments
 from .areas import Area
+from .held import Held
 from .hint import HintEmbeddings
 from .layer_masks import LayerMasks
 from .memory import CELLS_ON_CPU, CELLS_PER_PASS
@@ -32,6 +33,7 @@ class Run:
     """The `comfy.model_base.BaseModel` that is sampled."""
     embeddings: HintEmbeddings = field(default_factory=HintEmbeddings)
     masks: LayerMasks = field(default_factory=LayerMasks)
+    held: Held = field(default_factory=Held)
     moments: Moments | None = None
     sample_sigmas: tuple[float, ...] | None = None
 
