@@ -13,9 +13,11 @@ from ..control.layer import Layer
 from ..control.placing import FILLS, SIZINGS, Fill, Sizing
 from ..control.solo import solo_numbers, soloed
 from ..residuals.batches import BATCH_POLICIES, BatchPolicy
+from ..residuals.layer_preset import LayerPreset
 from ..residuals.schedules import Schedule
 from ..residuals.weights import BlockWeights
 from .layer_list import layer_list, number_of
+from .preset_inputs import NONE, preset_inputs, settings_under
 from .schedule import StrengthSchedule
 from .weight import Weights
 
@@ -177,7 +179,7 @@ class ControlComposerApply(io.ComfyNode):
                 "controlnet is more important",
                 "guess mode",
             ],
-            inputs=[*conditioning_inputs(), *condition_inputs()],
+            inputs=[*conditioning_inputs(), *condition_inputs(), *preset_inputs()],
             outputs=conditioning_outputs(),
         )
 
@@ -196,20 +198,25 @@ class ControlComposerApply(io.ComfyNode):
         vae: Any = None,
         schedule: Schedule | None = None,
         mask: Tensor | None = None,
+        preset: str = NONE,
+        own_preset: LayerPreset | None = None,
     ) -> io.NodeOutput:
+        settings = settings_under(
+            strength, start_percent, end_percent, uncond_strength, weights, schedule, preset, own_preset
+        )
         return io.NodeOutput(
             *apply_control(
                 positive,
                 negative,
                 control_net,
                 image,
-                strength,
-                start_percent,
-                end_percent,
-                uncond_strength,
-                weights,
+                settings.strength,
+                settings.start_percent,
+                settings.end_percent,
+                settings.uncond_strength,
+                settings.weights,
                 vae,
-                schedule,
+                settings.schedule,
                 mask,
             )
         )
@@ -233,6 +240,7 @@ class ControlComposerLayer(io.ComfyNode):
             inputs=[
                 *condition_inputs(),
                 *layer_inputs(),
+                *preset_inputs(),
             ],
             outputs=[
                 ControlLayer.Output("layer", display_name="layer", tooltip="For Compose Controls."),
@@ -258,18 +266,23 @@ class ControlComposerLayer(io.ComfyNode):
         sizing: Sizing = "crop",
         fill: Fill = "black",
         batch: BatchPolicy = "cycle",
+        preset: str = NONE,
+        own_preset: LayerPreset | None = None,
     ) -> io.NodeOutput:
+        settings = settings_under(
+            strength, start_percent, end_percent, uncond_strength, weights, schedule, preset, own_preset
+        )
         return io.NodeOutput(
             layer_of(
                 control_net,
                 image,
-                strength,
-                start_percent,
-                end_percent,
-                uncond_strength,
-                weights,
+                settings.strength,
+                settings.start_percent,
+                settings.end_percent,
+                settings.uncond_strength,
+                settings.weights,
                 vae,
-                schedule,
+                settings.schedule,
                 mask,
                 enabled=enabled,
                 invert_mask=invert_mask,

@@ -11,9 +11,11 @@ from ..checkpoints.families.union import UNION_TYPES
 from ..control.placing import Fill, Sizing
 from ..control.union_layer import TypedPicture, union_layer_of
 from ..residuals.batches import BatchPolicy
+from ..residuals.layer_preset import LayerPreset
 from ..residuals.schedules import Schedule
 from ..residuals.weights import BlockWeights
 from .apply import ControlLayer, condition_inputs, layer_inputs
+from .preset_inputs import NONE, preset_inputs, settings_under
 
 UnionHint = io.Custom("UNION_HINT")
 
@@ -93,6 +95,7 @@ class ControlComposerUnionLayer(io.ComfyNode):
                 ),
                 *(item for item in condition_inputs() if item.id not in OWN_INPUTS),
                 *layer_inputs(),
+                *preset_inputs(),
             ],
             outputs=[ControlLayer.Output("layer", display_name="layer", tooltip="For Compose Controls.")],
         )
@@ -115,18 +118,23 @@ class ControlComposerUnionLayer(io.ComfyNode):
         sizing: Sizing = "crop",
         fill: Fill = "black",
         batch: BatchPolicy = "cycle",
+        preset: str = NONE,
+        own_preset: LayerPreset | None = None,
     ) -> io.NodeOutput:
+        settings = settings_under(
+            strength, start_percent, end_percent, uncond_strength, weights, schedule, preset, own_preset
+        )
         return io.NodeOutput(
             union_layer_of(
                 control_net,
                 [hint for hint in hints.values() if hint is not None],
-                strength,
-                start_percent,
-                end_percent,
-                uncond_strength,
-                weights,
+                settings.strength,
+                settings.start_percent,
+                settings.end_percent,
+                settings.uncond_strength,
+                settings.weights,
                 None,
-                schedule,
+                settings.schedule,
                 mask,
                 node="Union Control Layer",
                 enabled=enabled,
