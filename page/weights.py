@@ -31,7 +31,7 @@ FOLDER = "controlnet"
 
 def weights(question: dict[str, Any]) -> dict[str, Any]:
     """`chain`: [{type, values}] of the weights nodes in a row, the first one first; `own`: which of them asks, by default the last;
-    `control`: the name of its file, or null; `blocks`: which kind to show where no control is known, or null; `height`, `width` in pixels.
+    `control`: the name of its file, or null; `others`: further files that the same weights go to; `blocks`: which kind to show where no control is known, or null; `height`, `width` in pixels.
 
     -> `blocks`: [{name, level, cells, middle, weight, product}], a weight or product that cannot be told being null; `kind`: where the blocks are
     from ("file", one of KINDS, or "count"); `control`: {name, family, base}; `notes`: sentences on what could not be told; `error`: what is wrong
@@ -42,6 +42,10 @@ def weights(question: dict[str, Any]) -> dict[str, Any]:
     height, width = (-(-pixels_of(question, side) // PIXELS_PER_CELL) for side in ("height", "width"))
     notes: list[str] = []
     control, blocks = control_of(question.get("control"), height, width, notes)
+    for other in question.get("others") or ():
+        found = control_of(other, height, width, [])[1]
+        if blocks is not None and found is not None and len(found) != len(blocks):
+            notes.append(f"These weights go to '{other}' too, which has {len(found)} blocks and not {len(blocks)}.")
     made = [told(entry) for entry in chain]
     mine, error = made[own]
     kind = "file"
