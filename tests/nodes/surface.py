@@ -61,12 +61,15 @@ def main():
     comfy.cli_args.args.cpu = True
     import comfy_api.latest  # noqa: F401
     import server
+    from aiohttp import web
     from app.node_replace_manager import NodeReplaceManager
 
     import nodes  # noqa: F401  ComfyUI's: what the host has loaded before it comes to packs
 
     # The part of the running server that packs are handed.
-    server.PromptServer.instance = types.SimpleNamespace(node_replace_manager=NodeReplaceManager())
+    server.PromptServer.instance = types.SimpleNamespace(
+        node_replace_manager=NodeReplaceManager(), routes=web.RouteTableDef()
+    )
 
     begin = time.perf_counter()
     module = load(str(ROOT).replace(".", "_x_"))
