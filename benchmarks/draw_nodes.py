@@ -1,0 +1,291 @@
+"""Pictures of the nodes as the page draws them, for the help pages and docs/nodes.md; looked at, they show what is cut off or laid askew.
+
+    python host.py serve                                        in another terminal
+    python host.py python benchmarks/draw_nodes.py [--server http://127.0.0.1:8188] [--only ControlComposerApply …]
+    python host.py python benchmarks/draw_nodes.py --gallery
+
+Without --gallery: web/docs/pictures/<node id>.webp of each node, in the dark theme at 100 %. With it: docs/page/<section>_<dark|light>.webp, all nodes of a
+menu section beside each other in both themes, one of everything zoomed out, and docs/nodes.md, the list of all nodes. Needs Chromium (or CHROMIUM, a
+path). The server's settings stay as they are: the page is told others on the way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURES = ROOT / "web" / "docs" / "pictures"
+SHEETS = ROOT / "docs" / "page"
+LIST = ROOT / "docs" / "nodes.md"
+MENU = "Control Composer/"
+THEMES = ("dark", "light")
+RENDERERS = ("nodes", "canvas")
+"""The page's elements ("Modern Node Design"), where curves can be seen, or its canvas."""
+
+VIEW = (2400, 1700)
+"""Pixels of the page. What is drawn keeps away from its bars."""
+PLACE = {"left": 140, "top": 140, "right": VIEW[0] - 60, "bottom": VIEW[1] - 160, "gap": 60}
+MARGIN = 9
+"""Around a node: its slots stand over its edges."""
+AT_ONCE = 30
+SHEET_WIDTH = 1500
+SMALL = 0.4
+SETTINGS = {
+    "Comfy.Locale": "en",
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Workflow.Persist": False,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Graph.CanvasInfo": False,
+    "Comfy.NodeBadge.NodeSourceBadgeMode": "None",
+}
+
+READY = (
+    "() => window.app?.isGraphReady && window.LiteGraph?.registered_node_types?.ControlComposerApply"
+    " && app.extensionManager?.setting"
+)
+ADD = """ids => {
+  app.graph.clear();
+  app.canvas.ds.scale = 1;
+  app.canvas.ds.offset = [0, 0];
+  app.canvas.background_image = null;
+  ids.forEach((id, number) => {
+    const node = LiteGraph.createNode(id);
+    app.graph.add(node);
+    // The page's elements keep the height of all widgets, though those behind "advanced" are not shown.
+    if (LiteGraph.vueNodesMode) node.setSize([node.size[0], 1]);
+    node.pos = [140 + (number % 5) * 430, 140 + Math.floor(number / 5) * 200];
+  });
+  app.canvas.setDirty(true, true);
+}"""
+BOUNDS = """() => app.graph.nodes.map(node => {
+  const element = document.querySelector(`[data-node-id="${node.id}"]`);
+  const title = LiteGraph.NODE_TITLE_HEIGHT;
+  if (!element || !LiteGraph.vueNodesMode)
+    return [node.pos[0], node.pos[1] - title, node.size[0], node.size[1] + title];
+  const box = element.getBoundingClientRect();
+  return [node.pos[0], node.pos[1] - title, box.width, box.height];
+})"""
+LAY = """([places, title]) => {
+  app.graph.nodes.forEach((node, number) => {
+    const at = places[number];
+    node.pos = at ? [at[0], at[1] + LiteGraph.NODE_TITLE_HEIGHT] : [9000, 9000];
+  });
+  app.canvas.setDirty(true, true);
+}"""
+
+Box = tuple[float, float, float, float]
+"""left, top, width, height"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parsed(arguments)
+    nodes = nodes_of(options.server)
+    if unknown := set(options.only or ()) - set(nodes):
+        raise SystemExit(
+            f"draw_nodes: {', '.join(sorted(unknown))} is no node of the server's; give ids as in ControlComposerApply."
+        )
+    chosen = [name for name in nodes if not options.only or name in options.only]
+    if not options.gallery:
+        drawn = draw(options.server, chosen, options.theme, options.renderer)
+        options.output.mkdir(parents=True, exist_ok=True)
+        for name, picture in drawn.items():
+            save(picture, options.output / f"{name}.webp")
+        print(f"{len(drawn)} pictures in {options.output}")
+        return
+    SHEETS.mkdir(parents=True, exist_ok=True)
+    for theme in THEMES:
+        drawn = draw(options.server, chosen, theme, options.renderer)
+        for section, names in sections(nodes).items():
+            if there := [drawn[name] for name in names if name in drawn]:
+                save(sheet(there), SHEETS / f"{file_of(section)}_{theme}.webp")
+        save(scaled(sheet(list(drawn.values()), 2 * SHEET_WIDTH), SMALL), SHEETS / f"zoomed_out_{theme}.webp")
+    LIST.write_text(page(nodes), encoding="utf-8")
+    print(f"sheets in {SHEETS}, list in {LIST}")
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--server", default="http://127.0.0.1:8188", help="address of a ComfyUI with this pack")
+    parser.add_argument("--only", nargs="+", metavar="ID", help="ids of nodes; all without it")
+    parser.add_argument("--output", type=Path, default=PICTURES, metavar="FOLDER", help="of the single pictures")
+    parser.add_argument("--theme", choices=THEMES, default="dark")
+    parser.add_argument("--renderer", choices=RENDERERS, default="nodes")
+    parser.add_argument("--gallery", action="store_true", help="the sheets and the list of docs/ in their place")
+    options = parser.parse_args(arguments)
+    options.server = options.server.rstrip("/")
+    return options
+
+
+def nodes_of(server: str) -> dict[str, dict[str, Any]]:
+    """The pack's nodes by id, in the order of its list."""
+    try:
+        with urllib.request.urlopen(f"{server}/object_info", timeout=60) as response:
+            known: dict[str, dict[str, Any]] = json.load(response)
+    except OSError as problem:
+        raise SystemExit(
+            f"draw_nodes: nothing answers at {server} ({problem}), but a ComfyUI with this pack was expected; start one with "
+            "`python host.py serve`, or name another by --server."
+        ) from None
+    return {name: told for name, told in known.items() if told["category"].startswith(MENU)}
+
+
+def sections(nodes: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    """Names by menu section, in the pack's order but with deprecated nodes last."""
+    found: dict[str, list[str]] = {}
+    for name, told in sorted(nodes.items(), key=lambda one: bool(one[1].get("deprecated"))):
+        found.setdefault(told["category"].removeprefix(MENU), []).append(name)
+    return found
+
+
+def file_of(section: str) -> str:
+    return section.replace("/", "_").replace(" ", "_")
+
+
+def draw(server: str, names: Sequence[str], theme: str, renderer: str) -> dict[str, Image.Image]:
+    """A picture of each node, placed alone with its defaults."""
+    found: dict[str, Image.Image] = {}
+    with opened(server, theme, renderer) as view:
+        waiting = list(names)
+        while waiting:
+            asked = waiting[:AT_ONCE]
+            view.evaluate(ADD, asked)
+            places = laid(settled(view))
+            if not any(places):
+                raise SystemExit(f"draw_nodes: {asked[0]} is larger than the view of {VIEW[0]}x{VIEW[1]}.")
+            view.evaluate(LAY, [places, 0])
+            boxes = settled(view)
+            shot = Image.open(BytesIO(view.screenshot())).convert("RGB")
+            for name, place, box in zip(asked, places, boxes, strict=True):
+                if place is not None:
+                    left, top, width, height = box
+                    found[name] = shot.crop(
+                        (
+                            int(left) - MARGIN,
+                            int(top) - MARGIN,
+                            round(left + width) + MARGIN,
+                            round(top + height) + MARGIN,
+                        )
+                    )
+                    waiting.remove(name)
+    return {name: found[name] for name in names}
+
+
+def laid(boxes: Sequence[Box]) -> list[tuple[float, float] | None]:
+    """Where the upper left corners go, in columns; None for those that no place is left for."""
+    left, top, widest = float(PLACE["left"]), float(PLACE["top"]), 0.0
+    places: list[tuple[float, float] | None] = []
+    for _, _, width, height in boxes:
+        if top + height > PLACE["bottom"]:
+            left, top, widest = left + widest + PLACE["gap"], float(PLACE["top"]), 0.0
+        fits = left + width <= PLACE["right"] and top + height <= PLACE["bottom"]
+        places.append((left, top) if fits else None)
+        if fits:
+            top, widest = top + height + PLACE["gap"], max(widest, width)
+    return places
+
+
+def settled(view: Any, patience: float = 8.0) -> list[Box]:
+    """The nodes' bounds, once they have stayed the same for a while: scripts add to nodes after they are made."""
+    end, before = time.monotonic() + patience, None
+    while True:
+        view.wait_for_timeout(400)
+        found = [tuple(box) for box in view.evaluate(BOUNDS)]
+        if found == before or time.monotonic() > end:
+            return found
+        before = found
+
+
+@contextmanager
+def opened(server: str, theme: str, renderer: str) -> Iterator[Any]:
+    """The page of a server, empty."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        raise SystemExit(
+            "draw_nodes: no browser was found, but Chromium was expected; install it, or set CHROMIUM to its path."
+        )
+    told = SETTINGS | {"Comfy.VueNodes.Enabled": renderer == "nodes", "Comfy.ColorPalette": theme}
+
+    def settings(route: Any) -> None:
+        if route.request.method == "GET":
+            route.fulfill(json=route.fetch().json() | told)
+        else:
+            route.fulfill(json={})
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        context = browser.new_context(viewport={"width": VIEW[0], "height": VIEW[1]}, locale="en-US")
+        context.route(
+            lambda address: not address.startswith((server, "data:", "blob:")),
+            lambda route: route.abort("blockedbyclient"),
+        )
+        context.route(lambda address: address.startswith((f"{server}/api/settings", f"{server}/settings")), settings)
+        view = context.new_page()
+        view.goto(server)
+        view.wait_for_function(READY, timeout=120_000)
+        view.wait_for_timeout(500)
+        yield view
+        browser.close()
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    # Without loss it is smaller than with, since nodes are flat.
+    picture.save(path, lossless=True, method=6)
+
+
+def scaled(picture: Image.Image, factor: float) -> Image.Image:
+    return picture.resize((round(picture.width * factor), round(picture.height * factor)), Image.Resampling.LANCZOS)
+
+
+def sheet(pictures: Sequence[Image.Image], width: int = SHEET_WIDTH) -> Image.Image:
+    """Pictures in columns, each in the one that ends highest."""
+    widest = max(picture.width for picture in pictures)
+    columns = max(1, min(len(pictures), width // widest))
+    ends, places = [0] * columns, []
+    for picture in pictures:
+        column = ends.index(min(ends))
+        places.append((column * widest, ends[column]))
+        ends[column] += picture.height
+    page = Image.new("RGB", (columns * widest, max(ends)), pictures[0].getpixel((0, 0)))
+    for picture, place in zip(pictures, places, strict=True):
+        page.paste(picture, place)
+    return page
+
+
+def page(nodes: dict[str, dict[str, Any]]) -> str:
+    """docs/nodes.md"""
+    lines = [
+        "# All nodes",
+        "",
+        "Every node of the pack by menu section, as the page draws it in its dark and its light theme, with what it does. Each name leads to the help page that the",
+        "page shows too: select a node and press the question mark above it. This list and its pictures are made by `benchmarks/draw_nodes.py --gallery`.",
+        "",
+        "[zoomed out, dark](page/zoomed_out_dark.webp) · [zoomed out, light](page/zoomed_out_light.webp)",
+    ]
+    for section, names in sections(nodes).items():
+        lines += ["", f"## {section}", ""]
+        lines += [f"![{section}, {theme} theme](page/{file_of(section)}_{theme}.webp)" for theme in THEMES]
+        lines += ["", "| node | what it does |", "|---|---|"]
+        for name in names:
+            told = " ".join(nodes[name]["description"].split()).replace("|", "\\|")
+            title = nodes[name]["display_name"].removesuffix(" (Control Composer)")
+            lines.append(f"| [{title}](../web/docs/{name}.md) | {told} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
