@@ -1,0 +1,111 @@
+/** The list of layers on Compose Controls: on and off, solo, strength and order of each, with a picture of its hint after a run. */
+
+import { api } from "../../scripts/api.js"
+import { app } from "../../scripts/app.js"
+import { carrySolo, layersOf, linksOf, move, setEnabled, setSolo, setStrength, slotsOf, soloEditable } from "./layer_rows.js"
+import { heightOf, LayersPanel } from "./layers_panel.js"
+import { words } from "./words.js"
+
+const TYPE = "ControlComposerCompose"
+const panels = new Set()
+let spoken = {}
+
+function addPanel(node) {
+  const panel = new LayersPanel({
+    enable: (row, value) => after(() => setEnabled(row, value)),
+    strength: (row, value) => after(() => setStrength(row, value)),
+    solo: (row) => {
+      const others = panel.rows.filter((each) => each.solo && each !== row).map((each) => each.number)
+      after(() => setSolo(node, row.solo ? others : [...others, row.number]))
+    },
+    all: () => after(() => setSolo(node, [])),
+    move: (from, to) => after(() => move(node, from, to)),
+    show: (row) => showNode(row.source.node),
+  })
+  let links = null
+
+  const refresh = () => {
+    if (!node.graph) return
+    links = linksOf(node)
+    panel.show(layersOf(node), soloEditable(node), spoken)
+    node.setDirtyCanvas?.(true, true)
+  }
+  const after = (change) => {
+    change()
+    refreshAll()
+  }
+
+  const widget = node.addDOMWidget("layer_list", "CONTROL_COMPOSER_LAYERS", panel.element, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => heightOf(slotsOf(node).length) + 2 * MARGIN,
+    margin: MARGIN,
+  })
+  widget.serialize = false
+
+  chain(node, "onConnectionsChange", () => {
+    const loading = app.configuringGraph
+    // In the next frame, because the host closes gaps between growing inputs there.
+    requestAnimationFrame(() => {
+      if (links && !loading && node.graph) carrySolo(node, links)
+      refresh()
+    })
+  })
+  chain(node, "onConfigure", () => grow(node))
+  chain(node, "onExecuted", refresh)
+  chain(node, "onAdded", () => panels.add(refresh))
+  chain(node, "onRemoved", () => panels.delete(refresh))
+  if (node.graph) panels.add(refresh)
+  requestAnimationFrame(refresh)
+}
+
+const MARGIN = 8
+
+/** At once, so that what the page takes for the loaded graph has the size already. */
+function grow(node) {
+  if (LiteGraph.vueNodesMode) return
+  node.size[1] = Math.max(node.size[1], node.computeSize()[1])
+}
+
+/** Calls what was there before, then `added`. */
+function chain(node, name, added) {
+  const before = node[name]
+  node[name] = function (...values) {
+    const answer = before?.apply(this, values)
+    added(...values)
+    return answer
+  }
+}
+
+function showNode(node) {
+  if (app.canvas.graph !== node.graph) app.canvas.setGraph(node.graph)
+  app.canvas.selectNode(node)
+  app.canvas.animateToBounds?.(node.boundingRect)
+}
+
+function refreshAll() {
+  for (const refresh of panels) refresh()
+}
+
+function addStyle() {
+  const sheet = document.createElement("link")
+  sheet.rel = "stylesheet"
+  sheet.href = new URL("layers.css", import.meta.url)
+  document.head.append(sheet)
+}
+
+app.registerExtension({
+  name: "controlComposer.layers",
+  async setup() {
+    addStyle()
+    // Whenever the page has noted a change of the graph, whoever made it: titles, widgets, undo.
+    api.addEventListener("graphChanged", refreshAll)
+    spoken = await words()
+    refreshAll()
+  },
+  nodeCreated(node) {
+    if (node.comfyClass === TYPE) addPanel(node)
+  },
+  afterConfigureGraph: () => requestAnimationFrame(refreshAll),
+  onNodeOutputsUpdated: refreshAll,
+})
