@@ -11,6 +11,7 @@ from ..control import apply_control, compose_controls, layer_of
 from ..control.compose import OVERLAPS, Overlap
 from ..control.layer import Layer
 from ..control.placing import FILLS, SIZINGS, Fill, Sizing
+from ..control.reuse import Reuse
 from ..control.solo import solo_numbers, soloed
 from ..residuals.batches import BATCH_POLICIES, BatchPolicy
 from ..residuals.layer_preset import LayerPreset
@@ -18,6 +19,7 @@ from ..residuals.schedules import Schedule
 from ..residuals.weights import BlockWeights
 from .layer_list import layer_list, number_of
 from .preset_inputs import NONE, preset_inputs, settings_under
+from .reuse_inputs import reuse_inputs
 from .schedule import StrengthSchedule
 from .weight import Weights
 
@@ -241,6 +243,7 @@ class ControlComposerLayer(io.ComfyNode):
                 *condition_inputs(),
                 *layer_inputs(),
                 *preset_inputs(),
+                *reuse_inputs(),
             ],
             outputs=[
                 ControlLayer.Output("layer", display_name="layer", tooltip="For Compose Controls."),
@@ -268,6 +271,9 @@ class ControlComposerLayer(io.ComfyNode):
         batch: BatchPolicy = "cycle",
         preset: str = NONE,
         own_preset: LayerPreset | None = None,
+        every: int = 1,
+        sigma_ratio: float = 1.0,
+        extrapolate: bool = False,
     ) -> io.NodeOutput:
         settings = settings_under(
             strength, start_percent, end_percent, uncond_strength, weights, schedule, preset, own_preset
@@ -290,6 +296,7 @@ class ControlComposerLayer(io.ComfyNode):
                 sizing=sizing,
                 fill=fill,
                 batch=batch,
+                reuse=Reuse(every, sigma_ratio, extrapolate),
             )
         )
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..checkpoints.families.union import UNION_TYPES
 from ..control.placing import Fill, Sizing
+from ..control.reuse import Reuse
 from ..control.union_layer import TypedPicture, union_layer_of
 from ..residuals.batches import BatchPolicy
 from ..residuals.layer_preset import LayerPreset
@@ -16,6 +17,7 @@ from ..residuals.schedules import Schedule
 from ..residuals.weights import BlockWeights
 from .apply import ControlLayer, condition_inputs, layer_inputs
 from .preset_inputs import NONE, preset_inputs, settings_under
+from .reuse_inputs import reuse_inputs
 
 UnionHint = io.Custom("UNION_HINT")
 
@@ -96,6 +98,7 @@ class ControlComposerUnionLayer(io.ComfyNode):
                 *(item for item in condition_inputs() if item.id not in OWN_INPUTS),
                 *layer_inputs(),
                 *preset_inputs(),
+                *reuse_inputs(),
             ],
             outputs=[ControlLayer.Output("layer", display_name="layer", tooltip="For Compose Controls.")],
         )
@@ -120,6 +123,9 @@ class ControlComposerUnionLayer(io.ComfyNode):
         batch: BatchPolicy = "cycle",
         preset: str = NONE,
         own_preset: LayerPreset | None = None,
+        every: int = 1,
+        sigma_ratio: float = 1.0,
+        extrapolate: bool = False,
     ) -> io.NodeOutput:
         settings = settings_under(
             strength, start_percent, end_percent, uncond_strength, weights, schedule, preset, own_preset
@@ -143,6 +149,7 @@ class ControlComposerUnionLayer(io.ComfyNode):
                 sizing=sizing,
                 fill=fill,
                 batch=batch,
+                reuse=Reuse(every, sigma_ratio, extrapolate),
             )
         )
 
