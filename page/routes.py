@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from .presets import layer_preset, presets, read_preset
 from .schedules import schedule
 from .weights import weights
 
@@ -16,7 +17,13 @@ Answer = Callable[[dict[str, Any]], dict[str, Any]]
 """From the question, a JSON object, to the answer; a ValueError is the sentence that the page shows."""
 
 PREFIX = "/control_composer"
-ANSWERS: dict[str, Answer] = {"schedule": schedule, "weights": weights}
+ANSWERS: dict[str, Answer] = {
+    "layer_preset": layer_preset,
+    "presets": presets,
+    "read_preset": read_preset,
+    "schedule": schedule,
+    "weights": weights,
+}
 
 
 def handler(answer: Answer) -> Callable[[web.Request], Awaitable[web.Response]]:
