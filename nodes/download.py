@@ -70,7 +70,8 @@ class ControlComposerDownloadAnnotators(io.ComfyNode):
                 io.Combo.Input(
                     "annotator",
                     options=[*BY_ID, ALL],
-                    tooltip="Whose files to download. " + " · ".join(terms(annotator) for annotator in BY_ID.values()),
+                    tooltip="Whose files to download. Their terms of use differ: this node's help page lists them, and the report repeats those of "
+                    "what was downloaded.",
                 )
             ],
             outputs=[
