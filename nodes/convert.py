@@ -49,6 +49,7 @@ def seed_input() -> io.Int.Input:
         default=0,
         min=0,
         max=2**53 - 1,
+        control_after_generate=io.ControlAfterGenerate.fixed,
         tooltip="Chooses the colours; each thing keeps its own from frame to frame.",
     )
 

@@ -93,7 +93,14 @@ class ControlComposerDataset(io.ComfyNode):
                     tooltip="Learn from mirrored pictures too; their hints are mirrored as they have to be. Captions with left or right "
                     "become wrong.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFF, tooltip="Which parts the random crops show."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFF,
+                    control_after_generate=io.ControlAfterGenerate.fixed,  # another one is another set, which a training refuses to go on with
+                    tooltip="Which parts the random crops show.",
+                ),
                 io.Float.Input(
                     "widest",
                     default=2.0,

@@ -50,6 +50,13 @@ def parameter_input(parameter: Parameter) -> io.Boolean.Input | io.Int.Input | i
     )
 
 
+def with_fixed_seed(item: io.Input) -> io.Input:
+    """The page chooses another number after each run where an input called seed says nothing of it, and the hint would never be the same."""
+    if isinstance(item, io.Int.Input) and item.id == "seed":
+        item.control_after_generate = io.ControlAfterGenerate.fixed
+    return item
+
+
 def resolution_input() -> io.Int.Input:
     return io.Int.Input(
         "resolution",
@@ -80,7 +87,7 @@ def preprocessor_schema(preprocessor: Preprocessor) -> io.Schema:
         search_aliases=[*preprocessor.aliases, "preprocessor", "hint", "controlnet"],
         inputs=[
             io.Image.Input("image", tooltip=IMAGE_TOOLTIP),
-            *(parameter_input(parameter) for parameter in preprocessor.parameters),
+            *(with_fixed_seed(parameter_input(parameter)) for parameter in preprocessor.parameters),
             resolution_input(),
             aux_input(),
         ],
