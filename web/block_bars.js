@@ -28,14 +28,19 @@ const STYLE = `
 .control-composer-weights button:disabled { opacity: 0.4; cursor: default; }
 .control-composer-weights-presets { display: flex; flex-wrap: wrap; gap: 4px; }
 .control-composer-weights-plot { position: relative; flex: 1; min-height: 96px; margin: 12px 0 0 20px; display: flex; gap: 3px; touch-action: none; }
-.control-composer-weights-line { position: absolute; left: 0; right: 0; border-top: 1px solid var(--border-color); pointer-events: none; }
+.control-composer-weights-legend { flex: 1; align-self: center; text-align: right; white-space: nowrap; color: var(--descrip-text); font-size: 10px; }
+.control-composer-weights-legend::before { content: ""; display: inline-block; width: 14px; height: 3px; margin-right: 4px; border-radius: 2px;
+  vertical-align: middle; background: var(--input-text); }
+.control-composer-weights-line { position: absolute; left: 0; right: 0; border-top: 1px solid color-mix(in srgb, var(--input-text) 16%, transparent);
+  pointer-events: none; }
 .control-composer-weights-line span { position: absolute; right: 100%; margin-right: 4px; transform: translateY(-50%); font-size: 9px;
   font-variant-numeric: tabular-nums; color: var(--descrip-text); }
-.control-composer-weights-line.control-composer-weights-one { border-top-style: dashed; border-color: var(--descrip-text); }
+.control-composer-weights-line.control-composer-weights-one { border-top: 1px dashed var(--descrip-text); }
 .control-composer-weights-group { position: relative; display: flex; flex-direction: column; min-width: 0; }
 .control-composer-weights-bars { position: relative; flex: 1; display: flex; gap: 2px; min-height: 0; cursor: crosshair; }
-.control-composer-weights-label { flex: none; height: 18px; margin-top: 3px; border-top: 3px solid var(--cc-colour); text-align: center; font-size: 10px;
-  line-height: 15px; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+.control-composer-weights-label { position: relative; flex: none; height: 18px; margin-top: 3px; border-top: 3px solid var(--cc-colour); font-size: 10px;
+  line-height: 15px; white-space: nowrap; }
+.control-composer-weights-label span { position: absolute; left: 50%; transform: translateX(-50%); }
 .control-composer-weights-bar { position: relative; flex: 1; min-width: 0; border-radius: 2px; outline: none;
   background: color-mix(in srgb, var(--cc-colour) 13%, transparent); }
 .control-composer-weights-bar:focus-visible { outline: 2px solid var(--input-text); outline-offset: 1px; z-index: 2; }
@@ -45,7 +50,7 @@ const STYLE = `
 .control-composer-weights-mark { position: absolute; left: -1px; right: -1px; height: 3px; margin-bottom: -1px; border-radius: 2px;
   background: var(--input-text); box-shadow: 0 0 0 1px var(--comfy-input-bg); pointer-events: none; }
 .control-composer-weights-number { position: absolute; left: -6px; right: -6px; text-align: center; font-size: 9px; line-height: 11px;
-  font-variant-numeric: tabular-nums; pointer-events: none; }
+  font-variant-numeric: tabular-nums; pointer-events: none; text-shadow: 0 0 2px var(--comfy-input-bg), 0 0 2px var(--comfy-input-bg); }
 .control-composer-weights-narrow .control-composer-weights-number { display: none; }
 .control-composer-weights-bar:hover { background: color-mix(in srgb, var(--cc-colour) 26%, transparent); }
 .control-composer-weights-off .control-composer-weights-bars { cursor: not-allowed; opacity: 0.5; }
@@ -84,6 +89,9 @@ export class BlockBars {
       button.onclick = () => this.answer?.presets[name] && act.write(this.answer.presets[name])
       this.presets.append(button)
     }
+    this.legend = made("span", "legend")
+    this.legend.textContent = words.blockWeightsLegend
+    this.presets.append(this.legend)
     this.listen()
     this.watch = new ResizeObserver(() => this.paint())
     this.watch.observe(this.plot)
@@ -110,7 +118,8 @@ export class BlockBars {
       : this.words.blockWeightsNone
     this.control.title = this.control.textContent
     this.control.classList.toggle("control-composer-weights-quiet", !control)
-    for (const button of this.presets.children) button.disabled = Boolean(locked) || !answer.presets[button.dataset.preset]
+    for (const button of this.presets.querySelectorAll("button")) button.disabled = Boolean(locked) || !answer.presets[button.dataset.preset]
+    this.legend.hidden = !answer.chained
     this.build()
     this.paint()
     this.tell()
@@ -131,8 +140,7 @@ export class BlockBars {
         group = { level: block.level, middle: block.middle, bars: made("div", "bars"), element: made("div", "group"), count: 0 }
         group.element.style.setProperty("--cc-colour", colourOf(block))
         const label = made("div", "label", { "aria-hidden": "true" })
-        label.textContent = block.middle ? this.words.blockWeightsMiddle : block.cells
-        label.title = block.middle ? `${this.words.blockWeightsMiddle}, ${block.cells}` : block.cells
+        label.append(Object.assign(document.createElement("span"), { textContent: block.middle ? this.words.blockWeightsMiddle : block.cells }))
         group.element.append(group.bars, label)
         this.plot.append(group.element)
       }
