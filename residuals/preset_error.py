@@ -54,6 +54,7 @@ def shown(value: Any) -> str:
 
 def plain(value: float) -> float | int:
     """1.0 as 1, for people; every other float as it is, so that it is read back bit by bit."""
+    value = float(value)
     whole = value.is_integer() and abs(value) < 2**53 and (value != 0 or math.copysign(1.0, value) > 0)
     return int(value) if whole else value
 

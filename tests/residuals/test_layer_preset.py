@@ -1,0 +1,381 @@
+"""Presets as JSON: read as written, multiplied with a layer's settings, and what is said about those that cannot be meant."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from control_composer.residuals.block_values import ListedWeights, NamedWeights
+from control_composer.residuals.layer_preset import (
+    BASES,
+    CONDITIONS,
+    FORMAT,
+    KEYS,
+    MARK,
+    LayerPreset,
+    Settings,
+    described,
+    parse_preset,
+    preset_text,
+    under,
+)
+from control_composer.residuals.moments import Moment
+from control_composer.residuals.preset_error import PresetError
+from control_composer.residuals.preset_schedules import Curves
+from control_composer.residuals.schedule_images import ImageStrengths, NamedStrengths
+from control_composer.residuals.schedules import EASINGS, CurveSchedule, Keyframe, Keyframes, ListSchedule, Schedule
+from control_composer.residuals.schedules import Product as ScheduleProduct
+from control_composer.residuals.shipped_presets import BY_NAME, SHIPPED
+from control_composer.residuals.weights import (
+    BlockWeights,
+    Flat,
+    LevelWeights,
+    Product,
+    ResolutionWeights,
+    SoftWeights,
+)
+
+few = settings(max_examples=80, derandomize=True)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+lists = st.lists(numbers, min_size=1, max_size=5).map(tuple)
+shares = st.floats(0, 1)
+words = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]), min_size=1, max_size=20
+)
+
+single_weights = st.one_of(
+    st.builds(Flat, numbers),
+    st.builds(ListedWeights, lists),
+    st.dictionaries(st.sampled_from(["output 3", "output 0", "middle", "input 1"]), numbers).map(
+        lambda found: NamedWeights(tuple(found.items()))
+    ),
+    lists.map(lambda values: NamedWeights((("output", values), ("middle", 0.5)))),
+    st.builds(
+        ResolutionWeights,
+        st.sampled_from(["normalised", "literal"]),
+        st.sampled_from(["actual", "nominal"]),
+        st.floats(1, 1024),
+    ),
+    st.builds(SoftWeights, st.floats(0, 3), st.sampled_from(["power", "logspace"])),
+    st.builds(LevelWeights, lists, numbers),
+)
+weights = st.one_of(
+    single_weights, st.lists(single_weights, min_size=1, max_size=3).map(lambda parts: Product(tuple(parts)))
+)
+
+
+@st.composite
+def keyframes(draw):
+    places = sorted(draw(st.lists(shares, min_size=1, max_size=4)))
+    easings = ["linear", *(draw(st.sampled_from(list(EASINGS))) for _ in places[1:])]
+    return Keyframes(
+        tuple(Keyframe(place, draw(numbers), easing) for place, easing in zip(places, easings, strict=True)),
+        draw(st.sampled_from(["percent", "step"])),
+    )
+
+
+single_schedules = st.one_of(
+    keyframes(),
+    st.builds(ListSchedule, lists, st.sampled_from(["percent", "step"]), st.sampled_from(["hold", "linear"])),
+    st.builds(ImageStrengths, lists, st.sampled_from(["cycle", "repeat", "hold last", "spread", "error"])),
+    st.tuples(numbers, numbers).map(lambda two: NamedStrengths(((0, 3, two[0]), (5, 5, two[1])))),
+)
+schedules = st.one_of(
+    st.none(),
+    single_schedules,
+    st.lists(single_schedules, min_size=1, max_size=3).map(lambda parts: ScheduleProduct(tuple(parts))),
+)
+
+
+@few
+@given(
+    weights,
+    schedules,
+    st.lists(shares, min_size=2, max_size=2).map(sorted),
+    st.floats(0, 10),
+    shares,
+    words,
+    st.sampled_from(BASES),
+)
+def test_what_is_written_is_read_bit_by_bit(weights, schedule, span, strength, balance, name, base):
+    found = LayerPreset(name, Settings(strength, *span, balance, weights, schedule), "line art", base, name)
+    assert parse_preset(preset_text(found)) == found
+
+
+@pytest.mark.parametrize("preset", SHIPPED, ids=lambda preset: preset.name)
+def test_each_of_the_pack_has_a_source_and_survives_its_file(preset):
+    assert preset.source and preset.condition in CONDITIONS and preset.base in BASES
+    assert parse_preset(preset_text(preset)) == preset
+    assert described(preset).splitlines()[-1] == f"source: {preset.source}"
+
+
+def test_names_of_the_pack_are_told_apart_and_frozen():
+    assert len(BY_NAME) == len(SHIPPED)
+    assert (
+        parse_preset(
+            '{"control_composer_preset": 1, "name": "krita: scribble, SDXL", "condition": "scribble", "base": "SDXL", "strength": 0.7, '
+            '"end_percent": 0.7, "source": "krita-ai-diffusion, presets/control.json, the default, the middle one of three stops"}'
+        )
+        == BY_NAME["krita: scribble, SDXL"]
+    )
+    assert BY_NAME["A1111: ControlNet is more important"].settings == Settings(uncond_strength=0.0)
+    assert BY_NAME["A1111: My prompt is more important"].settings == Settings(weights=SoftWeights())
+    assert BY_NAME["paper: CFG resolution weighting"].settings == Settings(
+        uncond_strength=0.0, weights=ResolutionWeights()
+    )
+    assert BY_NAME["krita: line art, SDXL, loose"].settings == Settings(0.5, 0.0, 0.5)
+
+
+def test_the_text_is_one_that_a_person_can_read():
+    schedule = Keyframes((Keyframe(0, 1.0), Keyframe(0.7, 0.0, "hold")), "step")
+    preset = LayerPreset(
+        "mine", Settings(0.7, 0.0, 0.8, weights=SoftWeights(), schedule=schedule), "depth", "SDXL", "me"
+    )
+    assert preset_text(preset) == (
+        '{\n  "control_composer_preset": 1,\n  "name": "mine",\n  "condition": "depth",\n  "base": "SDXL",\n  "strength": 0.7,\n'
+        '  "start_percent": 0,\n  "end_percent": 0.8,\n  "uncond_strength": 1,\n  "weights": {"soft": 0.825},\n'
+        '  "schedule": {"keyframes": "1@0, 0@0.7 hold", "axis": "step"},\n  "source": "me"\n}'
+    )
+    assert described(preset) == (
+        "mine (for depth, SDXL)\nstrength 0.7, from 0 to 0.8, both branches\nweights: soft 0.825\n"
+        "schedule: 1@0, 0@0.7 hold (step)\nsource: me"
+    )
+
+
+def test_what_is_left_out_is_neutral_and_texts_of_the_nodes_are_read():
+    assert parse_preset(f'{{"{MARK}": 1, "name": "n"}}') == LayerPreset("n")
+    assert read(weights="1, 0.5, 0").settings.weights == ListedWeights((1.0, 0.5, 0.0))
+    assert read(weights='{"output": 0.5}').settings.weights == NamedWeights((("output", 0.5),))
+    assert read(weights={"output": [1, 0], "middle": 0}).settings.weights == NamedWeights(
+        (("output", (1.0, 0.0)), ("middle", 0.0))
+    )
+    assert read(schedule="1@0, 0@1").settings.schedule == Keyframes((Keyframe(0, 1), Keyframe(1, 0)))
+    assert read(schedule={"pictures": "0-1: 0.5"}).settings.schedule == NamedStrengths(((0, 1, 0.5),))
+
+
+def test_presets_multiply_and_ranges_meet():
+    one = Settings(0.5, 0.1, 0.8, 0.5, SoftWeights(), Keyframes((Keyframe(0, 0.5),)))
+    two = LayerPreset("two", Settings(0.8, 0.0, 0.7, 0.5, Flat(0.5), ListSchedule((2.0,))))
+    found = under(one, [two, None])
+    assert (found.strength, found.start_percent, found.end_percent, found.uncond_strength) == (0.4, 0.1, 0.7, 0.25)
+    assert found.weights == Product((SoftWeights(), Flat(0.5)))
+    assert found.schedule(Moment(0.5, 0.5)) == 1.0
+
+
+def test_neutral_settings_leave_others_as_they_are():
+    one = Settings(0.3, 0.2, 0.9, 0.7, LevelWeights((1.0, 0.5)), ListSchedule((1.0, 0.3)))
+    assert Settings() * one == one == one * Settings() == under(one, [])
+
+
+def test_ranges_without_anything_in_common_are_refused():
+    with pytest.raises(PresetError) as error:
+        Settings(1.0, 0.6, 1.0) * Settings(1.0, 0.0, 0.5)
+    assert str(error.value) == (
+        "The ranges 0.6 to 1 and 0 to 0.5 of the layer and its presets have nothing in common, but the layer acts where all of them do; set "
+        "start_percent and end_percent to 0 and 1, or choose another preset."
+    )
+
+
+def read(**values):
+    return parse_preset(json.dumps({MARK: FORMAT, "name": "n", **values}))
+
+
+EXAMPLE = '{"control_composer_preset": 1, "name": "mine", "strength": 0.7}'
+OBJECT = f"but an object was expected; paste a whole preset, such as {EXAMPLE}."
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", f"The preset is empty, {OBJECT}"),
+        ("[1]", f"The preset is [1], {OBJECT}"),
+        ('{"name": 1,}', "The preset cannot be read as JSON (line 1, character 12: "),
+        ("[" * 50_000, "The preset has lists in lists without end, " + OBJECT),
+        ("x" * 100_001, "The preset is 100001 characters long, " + OBJECT),
+        ("1" * 5000, "The preset has a number that is too long, " + OBJECT),
+        (
+            '{"nodes": []}',
+            'The preset has no "control_composer_preset", by which a preset is known, but it was expected with the number 1; if this is a preset, '
+            'write "control_composer_preset": 1 into it.',
+        ),
+        (
+            '{"control_composer_preset": 2, "name": "n"}',
+            "The preset is of format 2, but this version of Control Composer reads format 1; update Control Composer, or export the preset anew.",
+        ),
+        (
+            '{"control_composer_preset": 1, "name": "n", "name": "m"}',
+            'The preset has "name" twice, but each was expected once; remove one of them.',
+        ),
+    ],
+)
+def test_what_is_no_preset(text, sentence):
+    with pytest.raises(PresetError) as error:
+        parse_preset(text)
+    assert str(error.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            {"strenght": 1},
+            f'The preset has "strenght", but only {", ".join(KEYS)} are known; write "strength", or remove it.',
+        ),
+        (
+            {"name": ""},
+            'The preset has "" as "name", but words of at most 100 characters were expected; write, for example, "name": "mine".',
+        ),
+        (
+            {"strength": 11},
+            'The preset has 11 as "strength", but a number from 0 to 10 was expected; write one, such as 1.',
+        ),
+        (
+            {"strength": True},
+            'The preset has true as "strength", but a number from 0 to 10 was expected; write one, such as 1.',
+        ),
+        (
+            {"strength": math.nan},
+            'The preset has NaN as "strength", but a number from 0 to 10 was expected; write one, such as 1.',
+        ),
+        (
+            {"end_percent": "all"},
+            'The preset has "all" as "end_percent", but a number from 0 to 1 was expected; write one, such as 1.',
+        ),
+        (
+            {"start_percent": 0.5, "end_percent": 0.4},
+            "The preset has start_percent 0.5 and end_percent 0.4, but the range ends after its start; exchange the two numbers.",
+        ),
+        (
+            {"uncond_strength": 10**400},
+            'The preset has 1000000000000000000000000000000000000000 as "uncond_strength", but a number from 0 to 1',
+        ),
+        ({"base": "SDLX"}, 'The preset has "SDLX" as "base", but it is one of any, SD1.5, SD2.1, SDXL; write "SDXL".'),
+        ({"condition": ["canny"]}, 'The preset has ["canny"] as "condition", but it is one of any, canny, '),
+        (
+            {"weights": {"soft": 0.825, "base": 1}},
+            '"weights" of the preset, beside "soft", has "base", but only soft, ladder are known; write "',
+        ),
+        (
+            {"weights": {"soft": "x"}},
+            'The preset has "x" as the base of "soft", but a finite number was expected; write one, such as 1.',
+        ),
+        (
+            {"weights": {"soft": -1}},
+            "The weights of the preset cannot be read: Soft Weights got the base -1.0, but powers of it are weights and it must be a number of at "
+            "least 0; use 0.825.",
+        ),
+        (
+            {"weights": {"resolution": "soft"}},
+            'The preset has "soft" as the form of "resolution", but it is one of normalised, literal; write "',
+        ),
+        (
+            {"weights": {"levels": 1}},
+            'The preset has no list as "levels" of its weights, but at least one entry in [ ] was expected; write one, such as [1].',
+        ),
+        ({"weights": None}, "The weights of the preset cannot be read: values of Block Weights has "),
+        (
+            {"weights": {"outputs": 1}},
+            'The weights of the preset cannot be read: values of Block Weights names "outputs", but ',
+        ),
+        (
+            {"schedule": {"axis": "step"}},
+            '"schedule" of the preset has none of keyframes, pictures, curve, product, but one of them was expected; write, for example, '
+            '{"keyframes": "1@0, 0@1", "axis": "percent"}.',
+        ),
+        (
+            {"schedule": "1@2"},
+            'The schedule of the preset cannot be read: keyframes of Strength Keyframes has the position "2" in place 1 ',
+        ),
+        (
+            {"schedule": {"keyframes": [1]}},
+            'The preset has no text as "keyframes", but what is typed into the node was expected; put it into quotation marks.',
+        ),
+        (
+            {"schedule": {"keyframes": "1", "axis": "time"}},
+            'The preset has "time" as "axis", but it is one of percent, step; write "',
+        ),
+        (
+            {"schedule": {"product": []}},
+            'The preset has no list as "product" of its schedule, but at least one schedule in [ ] was expected; write one.',
+        ),
+        (
+            {"schedule": {"curve": {"points": [[0, 1]]}}},
+            "The preset has a drawn curve, but here nothing reads or writes curves; use keyframes, or a node of ComfyUI.",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_told_in_a_sentence(values, sentence):
+    with pytest.raises(PresetError) as error:
+        read(**values)
+    found = str(error.value)
+    assert found.startswith(sentence) and found.endswith(".") and "\n" not in found
+
+
+class Odd(BlockWeights):
+    def __call__(self, blocks):
+        return (1.0,) * len(blocks)
+
+
+class Later(Schedule):
+    def __call__(self, moment):
+        return 1.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            Settings(weights=Product((Flat(2.0), Odd()))),
+            "The weights are of a kind without a written form (Odd), but a preset holds those of Resolution, Soft, Level and Block Weights and "
+            "Weight Preset; connect one of these.",
+        ),
+        (
+            Settings(schedule=Later()),
+            "The schedule is of a kind without a written form (Later), but a preset holds those of Strength Keyframes, Strength Curve and Image "
+            "Strengths; connect one of these.",
+        ),
+        (
+            Settings(schedule=CurveSchedule(abs)),
+            "The preset has a drawn curve, but here nothing reads or writes curves; use keyframes, or a node of ComfyUI.",
+        ),
+        (
+            Settings(strength=20.0),
+            'The preset has 20 as "strength", but a number from 0 to 10 was expected; write one, such as 1.',
+        ),
+    ],
+)
+def test_what_has_no_written_form_is_refused(settings, sentence):
+    with pytest.raises(PresetError) as error:
+        preset_text(LayerPreset("n", settings))
+    assert str(error.value) == sentence
+
+
+def test_a_subclass_is_not_taken_for_what_it_descends_from():
+    class Louder(Flat):
+        pass
+
+    with pytest.raises(PresetError):
+        preset_text(LayerPreset("n", Settings(weights=Louder(2.0))))
+
+
+def test_curves_go_through_who_knows_them():
+    def curve(value):
+        return lambda place: value["points"][0][1] * place
+
+    kept = {}
+
+    def taken(value):
+        found = curve(value)
+        kept[id(found)] = (found, value)
+        return found
+
+    curves = Curves(taken, lambda found: kept[id(found)][1])
+    written = CurveSchedule(taken({"points": [[0, 0.3]]}), 0.25, 2.0, "step")
+    preset = LayerPreset("n", Settings(schedule=written))
+    read_back = parse_preset(preset_text(preset, curves), curves)
+    for place in (0, 0.2, 1):
+        assert read_back.settings.schedule(Moment(0.5, place)) == written(Moment(0.5, place))
+    assert replace(read_back.settings, schedule=None) == Settings()
