@@ -12,6 +12,12 @@ import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
 from .nodes import (
+    acn_apply,
+    acn_keyframes,
+    acn_latents,
+    acn_load,
+    acn_reference,
+    acn_weights,
     annotator_files,
     apply,
     compare_sets,
@@ -64,6 +70,12 @@ SECTIONS = (
     save,
     demo,
     replacements,
+    acn_load,
+    acn_reference,
+    acn_apply,
+    acn_weights,
+    acn_keyframes,
+    acn_latents,
 )
 WEB_DIRECTORY = "web"
 DEMO_CONTROLS = Path(__file__).parent / "demo" / "weights" / "controlnet"

@@ -8,7 +8,7 @@ from typing import Any
 
 from comfy_api.latest import ComfyAPI, io
 
-from . import hint_size, pose, pose_files, preprocess
+from . import acn_replacements, hint_size, old_prompts, pose, pose_files, preprocess
 from .aux_names import COUNTERPARTS, IN_ONE, OF_THE_HOST, SIZE_OF_LATENT, Counterpart, Value, Widget
 from .preprocess import IMAGE_TOOLTIP, resolution_input
 
@@ -211,5 +211,7 @@ def replacements() -> list[io.NodeReplace]:
 async def register() -> None:
     """Tell the host; it replaces only nodes that nobody has installed."""
     api = ComfyAPI()
-    for one in replacements():
+    ours = [*replacements(), *acn_replacements.replacements()]
+    for one in ours:
         await api.node_replacement.register(one)
+    old_prompts.register(ours)

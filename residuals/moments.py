@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -24,11 +25,13 @@ class Moment:
     """A place in the sampling on both axes, each from 0 (all noise) to 1 (the end).
 
     `percent` is the host's own: the place among the model's training timesteps, so an img2img run of denoise 0.4 begins at about 0.6.
-    `step` is the share of this run's steps that are done: i / n at the beginning of step i of n.
+    `step` is the share of this run's steps that are done: i / n at the beginning of step i of n. `run` is what the moment is one of, for what
+    depends on the other steps too; None where no sampler runs.
     """
 
     percent: float
     step: float
+    run: Moments | None = field(default=None, compare=False, repr=False)
 
     def on(self, axis: Axis) -> float:
         return self.percent if axis == "percent" else self.step
@@ -59,8 +62,13 @@ class Moments:
         if moment is None:
             percent = percent_of(sigma, self._percent_to_sigma)
             step = percent if self._sigmas is None or len(self._sigmas) < 2 else step_of(sigma, self._sigmas)
-            moment = self._known[sigma] = Moment(percent, step)
+            moment = self._known[sigma] = Moment(percent, step, self)
         return moment
+
+    @cached_property
+    def begins(self) -> tuple[float, ...]:
+        """The percent at which each step of the run begins; empty where its sigmas are not known."""
+        return tuple(percent_of(sigma, self._percent_to_sigma) for sigma in (self._sigmas or ())[:-1])
 
 
 def percent_of(sigma: float, percent_to_sigma: Callable[[float], Any]) -> float:

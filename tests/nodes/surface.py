@@ -68,7 +68,9 @@ def main():
 
     # The part of the running server that packs are handed.
     server.PromptServer.instance = types.SimpleNamespace(
-        node_replace_manager=NodeReplaceManager(), routes=web.RouteTableDef()
+        node_replace_manager=NodeReplaceManager(),
+        routes=web.RouteTableDef(),
+        add_on_prompt_handler=lambda handler: None,
     )
 
     begin = time.perf_counter()
