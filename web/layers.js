@@ -7,6 +7,7 @@ import { heightOf, LayersPanel } from "./layers_panel.js"
 import { words } from "./words.js"
 
 const TYPE = "ControlComposerCompose"
+const MARGIN = 10
 const panels = new Set()
 let spoken = {}
 
@@ -27,6 +28,7 @@ function addPanel(node) {
   const refresh = () => {
     if (!node.graph) return
     links = linksOf(node)
+    panel.element.classList.toggle("on-canvas", !LiteGraph.vueNodesMode)
     panel.show(layersOf(node), soloEditable(node), spoken)
     node.setDirtyCanvas?.(true, true)
   }
@@ -59,12 +61,11 @@ function addPanel(node) {
   requestAnimationFrame(refresh)
 }
 
-const MARGIN = 8
-
-/** At once, so that what the page takes for the loaded graph has the size already. */
+/** As the canvas would when it draws; at once, so that what the page takes for the loaded graph has the size already. */
 function grow(node) {
-  if (LiteGraph.vueNodesMode) return
-  node.size[1] = Math.max(node.size[1], node.computeSize()[1])
+  if (LiteGraph.vueNodesMode || !node.graph) return
+  node._setConcreteSlots?.()
+  node.arrange?.()
 }
 
 /** Calls what was there before, then `added`. */

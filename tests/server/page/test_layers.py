@@ -1,0 +1,222 @@
+"""The list of layers on Compose Controls, in a browser, on the demo world."""
+
+import io
+import json
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+EXAMPLE = Path(__file__).resolve().parents[3] / "example_workflows" / "demo_composed.json"
+COMPOSE, EDGES, COLOURS, SAVED = 17, 13, 16, 24
+PANEL = ".control-composer-layers"
+
+
+class Panel:
+    """The list of layers of the example's Compose Controls."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+
+    def load(self, workflow: dict[str, Any] | None = None) -> None:
+        self.page.load(workflow or json.loads(EXAMPLE.read_text(encoding="utf-8")))
+        self.page.js(
+            "id => { const node = app.graph.getNodeById(id); app.canvas.ds.scale = 1;"
+            " app.canvas.ds.offset = [-node.pos[0] + 300, -node.pos[1] + 200]; app.canvas.setDirty(true, true) }",
+            COMPOSE,
+        )
+        self.page.page.locator(f"{PANEL}-row").nth(1).wait_for()
+        self.page.page.wait_for_timeout(300)
+
+    def part(self, row: int, name: str) -> Any:
+        return self.page.page.locator(f"{PANEL}-row").nth(row).locator(f"{PANEL}-{name}").first
+
+    def titles(self) -> list[str]:
+        found: list[str] = self.page.page.locator(f"{PANEL}-title").all_inner_texts()
+        return found
+
+    def widget(self, node: int, name: str) -> Any:
+        return self.page.js(
+            "([id, name]) => app.graph.getNodeById(id).widgets.find(one => one.name === name).value", [node, name]
+        )
+
+    def inputs(self) -> dict[str, Any]:
+        """What Compose Controls would be queued with."""
+        found: dict[str, Any] = self.page.prompt()[str(COMPOSE)]["inputs"]
+        return found
+
+    def undo(self) -> None:
+        """Ctrl+Z on the graph."""
+        self.page.js("() => document.activeElement?.blur()")
+        self.page.page.keyboard.press("Control+z")
+        self.page.page.wait_for_timeout(700)
+        self.page.page.locator(f"{PANEL}-row").nth(1).wait_for()
+
+    def undo_steps(self) -> int:
+        found: int = self.page.js(
+            "() => app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length"
+        )
+        return found
+
+    def picture(self, entry: dict[str, Any]) -> np.ndarray:
+        (saved, *_) = entry["outputs"][str(SAVED)]["images"]
+        return np.asarray(Image.open(io.BytesIO(self.page.server.get("/view?" + urllib.parse.urlencode(saved)))))
+
+
+@pytest.fixture(scope="module", params=["canvas", "nodes"])
+def opened(request: pytest.FixtureRequest, open_page: Any) -> Any:
+    with open_page(renderer=request.param) as page:
+        yield page
+
+
+@pytest.fixture
+def panel(opened: Any) -> Any:
+    found = Panel(opened)
+    found.load()
+    yield found
+    assert opened.errors == []
+
+
+def test_every_connected_layer_is_listed(panel: Panel) -> None:
+    assert panel.titles() == ["Layer: edges", "Layer: colours"]
+    assert [panel.part(row, "number").inner_text() for row in (0, 1)] == ["1", "2"]
+    assert panel.page.page.locator(f"{PANEL}-count").inner_text() == "2 of 2 act"
+    assert panel.part(1, "detail").locator("[role=img]").get_attribute("title") == "with a schedule"
+    assert panel.page.page.get_by_role("list", name="Layers").get_by_role("listitem").count() == 2
+    # The list is no value of the node: neither a saved file nor a prompt knows it.
+    assert panel.page.js("id => app.graph.getNodeById(id).serialize().widgets_values", COMPOSE) == [1, "sum", True, ""]
+    assert set(panel.inputs()) == {
+        *("positive", "negative", "layers.layer0", "layers.layer1", "strength", "overlap", "inspect", "solo")
+    }
+
+
+def test_off_writes_the_layers_own_widget_and_is_one_step_of_undo(panel: Panel) -> None:
+    eye = panel.part(0, "eye")
+    assert (eye.get_attribute("aria-pressed"), eye.get_attribute("aria-label")) == ("true", "Layer: edges: on")
+    steps = panel.undo_steps()
+    eye.click()
+    assert eye.get_attribute("aria-pressed") == "false"
+    assert panel.widget(EDGES, "enabled") is False
+    assert panel.page.prompt()[str(EDGES)]["inputs"]["enabled"] is False
+    assert panel.part(0, "why").inner_text() == "off"
+    assert panel.part(0, "acts").inner_text() == "acts 0"
+    assert panel.page.page.locator(f"{PANEL}-live").inner_text() == "Layer: edges is off"
+    assert panel.undo_steps() == steps + 1
+    panel.undo()
+    assert panel.widget(EDGES, "enabled") is True
+    assert panel.part(0, "eye").get_attribute("aria-pressed") == "true"
+
+
+def test_strength_writes_the_layers_own_widget_and_shows_what_acts(panel: Panel) -> None:
+    steps = panel.undo_steps()
+    strength = panel.part(1, "strength")
+    strength.fill("0.5")
+    strength.press("Enter")
+    assert panel.widget(COLOURS, "strength") == 0.5
+    assert panel.part(1, "acts").inner_text() == "acts 0.5"
+    assert panel.undo_steps() == steps + 1
+    # A change made elsewhere shows as soon as the page has noted it.
+    panel.page.js(
+        "id => { app.canvas.emitBeforeChange();"
+        " app.graph.getNodeById(id).widgets.find(one => one.name === 'strength').value = 0.5; app.canvas.emitAfterChange() }",
+        COMPOSE,
+    )
+    assert panel.part(1, "acts").inner_text() == "acts 0.25"
+    strength.fill("0")
+    strength.press("Enter")
+    assert panel.part(1, "why").inner_text() == "strength 0"
+
+
+def test_a_layer_that_is_dragged_takes_its_link_and_its_solo_along(panel: Panel) -> None:
+    page = panel.page.page
+    before = panel.inputs()
+    panel.part(1, "solo").click()
+    assert panel.inputs()["solo"] == "2"
+    assert panel.part(0, "why").inner_text() == "not soloed"
+    steps = panel.undo_steps()
+    grip, target = panel.part(1, "grip").bounding_box(), panel.part(0, "thumbnail").bounding_box()
+    page.mouse.move(grip["x"] + 5, grip["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(grip["x"] + 5, target["y"] + 10, steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(200)
+    assert panel.titles() == ["Layer: colours", "Layer: edges"]
+    after = panel.inputs()
+    assert after["layers.layer0"] == before["layers.layer1"] and after["layers.layer1"] == before["layers.layer0"]
+    assert after["solo"] == "1"
+    assert panel.undo_steps() == steps + 1
+    panel.undo()
+    assert panel.titles() == ["Layer: edges", "Layer: colours"]
+    assert panel.inputs()["solo"] == "2"
+    assert panel.inputs()["layers.layer0"] == before["layers.layer0"]
+
+
+def test_the_keyboard_moves_a_layer_and_stays_with_it(panel: Panel) -> None:
+    page = panel.page.page
+    panel.part(0, "grip").focus()
+    page.keyboard.press("ArrowDown")
+    assert panel.titles() == ["Layer: colours", "Layer: edges"]
+    assert page.locator(f"{PANEL}-live").inner_text() == "Layer: edges is now layer 2 of 2"
+    focused = "() => document.activeElement.getAttribute('aria-label')"
+    assert panel.page.js(focused) == "Move Layer: edges: drag, or arrow keys"
+    panel.part(1, "strength").focus()
+    page.keyboard.press("Alt+ArrowUp")
+    assert panel.titles() == ["Layer: edges", "Layer: colours"]
+    assert panel.page.js(focused) == "Strength of Layer: edges"
+    panel.part(1, "up").focus()
+    page.keyboard.press("Enter")
+    assert panel.titles() == ["Layer: colours", "Layer: edges"]
+    # The button cannot move it further, so the focus goes to the grip of the same row.
+    assert panel.page.js(focused) == "Move Layer: colours: drag, or arrow keys"
+
+
+def test_what_was_set_is_saved_and_opened_again(panel: Panel) -> None:
+    panel.part(0, "down").click()
+    panel.part(0, "eye").click()
+    panel.part(1, "solo").click()
+    size = panel.page.js("id => [...app.graph.getNodeById(id).size]", COMPOSE)
+    saved = panel.page.workflow()
+    panel.load(saved)
+    assert panel.titles() == ["Layer: colours", "Layer: edges"]
+    assert panel.part(0, "eye").get_attribute("aria-pressed") == "false"
+    assert panel.part(1, "solo").get_attribute("aria-pressed") == "true"
+    assert panel.inputs()["solo"] == "2"
+    assert panel.page.js("id => [...app.graph.getNodeById(id).size]", COMPOSE) == pytest.approx(size, abs=2)
+
+
+def test_a_layer_that_is_disconnected_leaves_the_list_and_solo(panel: Panel) -> None:
+    panel.part(1, "solo").click()
+    panel.page.js("id => app.graph.getNodeById(id).disconnectInput(2)", COMPOSE)
+    panel.page.page.wait_for_timeout(300)
+    assert panel.titles() == ["Layer: colours"]
+    assert panel.inputs()["solo"] == "1"
+
+
+def test_a_soloed_run_gives_the_picture_of_the_other_layer_off_and_shows_the_hints(panel: Panel) -> None:
+    panel.page.js(
+        "() => { const set = (id, name, value) => { app.graph.getNodeById(id).widgets.find(one => one.name === name).value = value };"
+        " set(6, 'batch_size', 1); set(18, 'steps', 4) }"
+    )
+    panel.part(0, "solo").click()
+    soloed = panel.picture(panel.page.queue())
+    panel.page.page.wait_for_timeout(500)
+    pictures = panel.page.page.locator(f"{PANEL}-picture")
+    panel.page.until(
+        "name => [...document.querySelectorAll(name)].filter(one => one.naturalWidth > 0).length === 2", f"{PANEL}-picture"
+    )
+    sources = [pictures.nth(row).get_attribute("src") for row in (0, 1)]
+    assert all("type=temp" in source for source in sources)
+    panel.part(0, "solo").click()
+    panel.part(1, "eye").click()
+    assert panel.inputs()["solo"] == ""
+    assert np.array_equal(panel.picture(panel.page.queue()), soloed)
+    panel.part(1, "eye").click()
+    assert not np.array_equal(panel.picture(panel.page.queue()), soloed)
+    panel.part(1, "up").click()
+    shown = [panel.part(row, "picture").get_attribute("src") for row in (0, 1)]
+    assert panel.titles() == ["Layer: colours", "Layer: edges"] and len(set(shown)) == 2
+    first = panel.page.server.get(shown[0].removeprefix("/api"))
+    assert np.asarray(Image.open(io.BytesIO(first)).convert("RGB")).std(-1).max() > 5  # colours; edges are grey
