@@ -55,7 +55,7 @@ const STYLE = `
 .control-composer-weights-bar:hover { background: color-mix(in srgb, var(--cc-colour) 26%, transparent); }
 .control-composer-weights-off .control-composer-weights-bars { cursor: not-allowed; opacity: 0.5; }
 .control-composer-weights-status { flex: none; min-height: 15px; max-height: 46px; overflow: auto; }
-.control-composer-weights-wrong { color: var(--error-text); user-select: text; }
+.control-composer-weights-wrong span { color: var(--error-text); user-select: text; }
 .control-composer-weights input { position: absolute; z-index: 3; width: 52px; padding: 1px 3px; text-align: center; font: inherit; border-radius: 3px;
   color: var(--input-text); background: var(--comfy-menu-bg); border: 1px solid var(--input-text); }
 .control-composer-weights input[aria-invalid="true"] { border-color: var(--error-text); }
