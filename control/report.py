@@ -16,11 +16,15 @@ LISTED = 6
 
 def report_text(record: Record) -> str:
     """What every layer did, at which steps, how strongly, and why it did not; a paragraph per layer."""
+    numbers, norms = record.step_numbers(), read_norms(record)
+    return "\n\n".join([headline(record), *(_layer_text(record, layer, numbers, norms) for layer in record.layers)])
+
+
+def headline(record: Record) -> str:
+    """Layers, model, steps and calls of a run."""
     calls = len({entry.call for entry in record.steps})
     model = f", {record.model} model" if record.model else ""
-    head = f"{counted(len(record.layers), 'layer')}{model}, {counted(record.step_count, 'step')}, {counted(calls, 'call')} of the model"
-    numbers, norms = record.step_numbers(), read_norms(record)
-    return "\n\n".join([head, *(_layer_text(record, layer, numbers, norms) for layer in record.layers)])
+    return f"{counted(len(record.layers), 'layer')}{model}, {counted(record.step_count, 'step')}, {counted(calls, 'call')} of the model"
 
 
 def _layer_text(record: Record, layer: LayerInfo, numbers: dict[int, int], norms: Sequence[Norm]) -> str:
@@ -82,7 +86,7 @@ def _words(layer: LayerInfo) -> dict[str, str]:
 
 def _cost(record: Record, layer: LayerInfo, ran: Sequence[LayerStep], numbers: dict[int, int]) -> str:
     words = []
-    seconds = [value for value in _seconds(ran) if math.isfinite(value)]
+    seconds = [value for value in seconds_of(ran) if math.isfinite(value)]
     if seconds:
         words.append(f"{duration(sum(seconds) / len(seconds))} per evaluation, {duration(sum(seconds))} in all")
     for other, shared in _grouped((entry for entry in ran if entry.shares is not None), lambda entry: entry.shares):
@@ -101,7 +105,7 @@ def _cost(record: Record, layer: LayerInfo, ran: Sequence[LayerStep], numbers: d
     return "; ".join(words)
 
 
-def _seconds(ran: Sequence[LayerStep]) -> list[float]:
+def seconds_of(ran: Sequence[LayerStep]) -> list[float]:
     """The time of each pass once."""
     return [watch.seconds for watch in dict.fromkeys(entry.stopwatch for entry in ran) if watch is not None]
 
@@ -244,7 +248,7 @@ def report_json(record: Record) -> str:
 def _layer_json(record: Record, layer: LayerInfo, numbers: dict[int, int]) -> dict[str, Any]:
     entries = [entry for entry in record.steps if entry.layer == layer.number]
     ran = [entry for entry in entries if entry.ran]
-    seconds = _seconds(ran)
+    seconds = seconds_of(ran)
     return {
         "number": layer.number,
         "name": layer.name,

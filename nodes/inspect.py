@@ -16,6 +16,7 @@ from ..control.overlay import COLOURS, MODES, Mode, overlay
 from ..control.placing import SIZINGS, Sizing
 from ..control.record import Record
 from ..control.report import report_json, report_text
+from ..control.report_table import report_table
 from ..residuals.batches import BatchPolicy
 from .text import show_text
 
@@ -94,8 +95,11 @@ class ControlComposerReport(io.ComfyNode):
     def execute(cls, positive: Conditioning, samples: dict[str, Any]) -> io.NodeOutput:
         records = records_in(positive, "Control Report")
         text = "\n\n".join(report_text(record) for record in records)
-        show_text(cls, text)
-        return io.NodeOutput(text, f"[{', '.join(report_json(record) for record in records)}]", ui=ui.PreviewText(text))
+        tables = [report_table(record) for record in records]
+        show_text(cls, "\n".join(table["head"] for table in tables))
+        # The page makes a table of it (web/inspect.js); the text is for those who have only the API.
+        shown = {"text": (text,), "control_report": tables}
+        return io.NodeOutput(text, f"[{', '.join(report_json(record) for record in records)}]", ui=shown)
 
 
 class ControlComposerHeatmap(io.ComfyNode):
@@ -191,6 +195,7 @@ class ControlComposerHintOverlay(io.ComfyNode):
                 ),
             ],
             outputs=[io.Image.Output("image", display_name="image", tooltip="The pictures with their hints.")],
+            is_output_node=True,
         )
 
     @classmethod
@@ -205,9 +210,8 @@ class ControlComposerHintOverlay(io.ComfyNode):
         batch: BatchPolicy = "cycle",
     ) -> io.NodeOutput:
         drawn = overlay(image, hint, mode=mode, opacity=opacity, colour=colour, sizing=sizing, policy=batch)
-        return io.NodeOutput(
-            drawn.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())
-        )
+        drawn = drawn.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())
+        return io.NodeOutput(drawn, ui=ui.PreviewImage(drawn, cls=cls))
 
 
 NODES: list[type[io.ComfyNode]] = [ControlComposerReport, ControlComposerHeatmap, ControlComposerHintOverlay]

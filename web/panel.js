@@ -27,6 +27,12 @@ const CSS = `
 .control-composer-panel select option { color: var(--input-text); background: var(--comfy-input-bg); }
 .control-composer-panel-error { border-inline-start: 3px solid #e5484d; padding-inline-start: 6px; }
 .control-composer-panel-stale { opacity: 0.4; }
+.control-composer-panel-bare, .lg-node .control-composer-panel-bare { background: none; padding: 0; text-align: end; }
+.control-composer-panel-bars { display: flex; gap: 6px; align-items: end; white-space: nowrap; }
+.control-composer-panel-text { white-space: pre-wrap; font: 11px/1.4 monospace; user-select: text; }
+.control-composer-panel-large { margin: auto; padding: 10px; border: 1px solid var(--border-color); border-radius: 8px; background: var(--comfy-menu-bg); }
+.control-composer-panel-large::backdrop { background: rgb(0 0 0 / 0.6); }
+.control-composer-panel-large img { display: block; width: 90vw; height: 82vh; object-fit: contain; margin-bottom: 8px; cursor: zoom-out; }
 `
 
 /**

@@ -57,7 +57,7 @@ def test_every_node_says_what_it_is() -> None:
         assert schema.category == "Control Composer/inspect"
         assert schema.description and schema.search_aliases
         assert all(entry.tooltip for entry in [*schema.inputs, *schema.outputs])
-    assert [node.define_schema().is_output_node for node in NODES] == [True, True, False]
+    assert [node.define_schema().is_output_node for node in NODES] == [True, True, True]
 
 
 def test_the_report_is_text_json_and_a_preview() -> None:
@@ -65,7 +65,20 @@ def test_the_report_is_text_json_and_a_preview() -> None:
     text, found = output.result
     assert "1. canny.safetensors, strength 1: ran at steps 1, 2 of 2" in text
     assert [entry["layers"][0]["name"] for entry in json.loads(found)] == ["canny.safetensors"]
-    assert output.ui.as_dict() == {"text": (text,)}
+    assert output.ui["text"] == (text,)
+    (table,) = json.loads(json.dumps(output.ui["control_report"], allow_nan=False))
+    assert table["head"] == "1 layer, SD15 model, 2 steps, 2 calls of the model"
+    assert table["layers"] == [
+        {
+            "name": "1. canny.safetensors",
+            "strength": "1",
+            "ran": "1, 2",
+            "why": "",
+            "gains": [1.0, 1.0],
+            "adds": "",
+            "time": "",
+        }
+    ]
 
 
 def test_several_controls_of_a_conditioning_are_all_reported_once() -> None:
@@ -104,11 +117,11 @@ def test_pictures_of_several_sizes_become_one_batch_on_white() -> None:
     )
 
 
-def test_the_overlay_passes_its_settings() -> None:
+def test_the_overlay_passes_its_settings_and_shows_its_pictures(no_files: list[torch.Tensor]) -> None:
     image, hint = narrow.picture(2, 16, 16), narrow.picture(1, 8, 16)
     node = ControlComposerHintOverlay
     (plain,) = node.execute(image, hint).result
-    assert plain.shape == (2, 16, 16, 3)
+    assert plain.shape == (2, 16, 16, 3) and no_files[0] is plain
     for change in ({"mode": "blend"}, {"opacity": 0.1}, {"colour": "red"}, {"sizing": "fit"}):
         assert not torch.equal(node.execute(image, hint, **change).result[0], plain), change
     with pytest.raises(ControlError, match='with the policy "error"'):
