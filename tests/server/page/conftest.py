@@ -116,6 +116,11 @@ class Page:
         )
         return found
 
+    def replace_missing(self) -> None:
+        """Takes what the page offers in place of the nodes that it does not know, with its own buttons; in English."""
+        self.page.get_by_test_id("error-overlay-see-errors").click()
+        self.page.get_by_test_id("error-group-swap-nodes").get_by_role("button", name="Replace All").click()
+
     def centre(self, scale: float = 1.0) -> None:
         """Brings the graph's upper left corner into view."""
         self.js(
