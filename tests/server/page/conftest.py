@@ -162,7 +162,7 @@ def open_page(browser: Any, server: Any) -> Callable[..., Any]:
             page = context.new_page()
             page.set_default_timeout(30_000)
             found = Page(page, host)
-            page.goto(host.url)
+            page.goto(host.url, timeout=LOAD_SECONDS * 1000)
             found.until(
                 "() => window.app?.isGraphReady && window.LiteGraph?.registered_node_types?.ControlComposerApply && app.extensionManager?.setting",
                 seconds=LOAD_SECONDS,
