@@ -21,6 +21,8 @@ NOT_OURS = (
     "ERR_BLOCKED_BY_CLIENT",
     "ERR_FAILED",
     "Failed to load resource",
+    # It also asks for the size of each missing model that a workflow names an address of, which the host's own policy forbids here.
+    "Content Security Policy",
     # The page says this of itself at each start.
     "ComfyApp graph accessed before initialization",
 )
