@@ -9,6 +9,7 @@ Random weights at the real widths, one picture, both branches of CFG in one batc
 are open at once, their steps take turns, and every round has a new latent and sigma. Nothing is read from disk or downloaded.
 
   ratio     step time over that of the same round without control: median [least..most]
+  run       time of all its steps over that of all steps without control: what counts where steps differ, as under reuse
   added     time that the variant adds, over the time that the stock nodes with as many layers add in the same round
   peak      memory of a step beside the weights, with what the run keeps from step to step (hints, embeddings), MiB
   first     the same of the first step, which embeds the hints
@@ -197,6 +198,7 @@ def row(variant: Variant, measured: dict[str, Measured]) -> dict[str, Any]:
         "words": variant.words,
         "seconds": own.seconds,
         "ratio": spread([mine / bare for mine, bare in zip(own.seconds, none.seconds, strict=True)]),
+        "run": sum(own.seconds) / sum(none.seconds),
         "added": added,
         "memory": {"peak": own.peak, "first": own.first.peak, "kept": own.first.kept},
         "batches": list(own.batches),
@@ -218,7 +220,7 @@ def show(report: dict[str, Any]) -> None:
         print(sentence)
     for size in report["sizes"]:
         print(
-            f"\n{size['pixels']} px          step s  ratio                added              peak   first    kept  rows    differs"
+            f"\n{size['pixels']} px          step s  ratio                run    added              peak   first    kept  rows    differs"
         )
         for one in size["variants"]:
             print(line(one))
@@ -232,7 +234,7 @@ def line(one: dict[str, Any]) -> str:
     differs = "" if one["differs"] is None else f"{one['differs']:.1e}"
     seconds = statistics.median(one["seconds"])
     return (
-        f"{one['name']:16}{seconds:8.3f}  {between(one['ratio']):20} {between(one['added']):18}{memory}  "
+        f"{one['name']:16}{seconds:8.3f}  {between(one['ratio']):20} {one['run']:.3f}  {between(one['added']):18}{memory}  "
         f"{one['batches']!s:7} {differs}"
     ).rstrip()
 

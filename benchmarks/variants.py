@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from control_composer.control import apply_control
+from control_composer.control import apply_control, compose_controls, layer_of
+from control_composer.control.reuse import Reuse
 from control_composer.residuals.weights import Flat, SoftWeights
 
 from .peers import APPLY, SOFT
@@ -86,6 +87,12 @@ def ours(scene: Scene, layers: int = 1, networks: int = 1, **settings: Any) -> C
     return positive, negative
 
 
+def reused(scene: Scene, every: int) -> Conditionings:
+    """One Control Layer whose network runs at every so many steps."""
+    layer = layer_of(scene.networks.control_net(), scene.picture(0), STRENGTH, reuse=Reuse(every))
+    return compose_controls(*scene.plain, [layer])
+
+
 def advanced(
     scene: Scene, layers: int = 1, soft: bool = False, uncond: float = 1.0, masked: bool = False
 ) -> Conditionings:
@@ -120,6 +127,8 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("ours-3", "3 layers", lambda scene: ours(scene, 3), "stock-3", equal=True),
     Variant("ours-soft", "1 layer, Soft Weights", lambda scene: ours(scene, weights=SoftWeights()), "stock-1"),
     Variant("ours-cond-only", "1 layer, uncond 0", lambda scene: ours(scene, uncond_strength=0.0), "stock-1"),
+    Variant("ours-every-2", "1 layer, every 2 steps", lambda scene: reused(scene, 2), "stock-1"),
+    Variant("ours-every-3", "1 layer, every 3 steps", lambda scene: reused(scene, 3), "stock-1"),
     Variant("ours-masked", "1 layer with a soft mask", lambda scene: ours(scene, mask=scene.mask), "stock-1"),
     Variant("ours-zero", "1 layer, all block weights 0", lambda scene: ours(scene, weights=Flat(0.0)), "stock-1"),
     # The sigmas come from the first 0.8 of a sampling.
