@@ -18,7 +18,6 @@ from ..control.record import Record
 from ..control.report import report_json, report_text
 from ..control.report_table import report_table
 from ..residuals.batches import BatchPolicy
-from .text import show_text
 
 Conditioning = list[list[Any]]
 
@@ -79,7 +78,6 @@ class ControlComposerReport(io.ComfyNode):
                 "inspect control",
             ],
             inputs=[positive_input(), samples_input()],
-            hidden=[io.Hidden.unique_id],
             outputs=[
                 io.String.Output("text", display_name="text", tooltip="The report for people."),
                 io.String.Output(
@@ -95,10 +93,8 @@ class ControlComposerReport(io.ComfyNode):
     def execute(cls, positive: Conditioning, samples: dict[str, Any]) -> io.NodeOutput:
         records = records_in(positive, "Control Report")
         text = "\n\n".join(report_text(record) for record in records)
-        tables = [report_table(record) for record in records]
-        show_text(cls, "\n".join(table["head"] for table in tables))
         # The page makes a table of it (web/inspect.js); the text is for those who have only the API.
-        shown = {"text": (text,), "control_report": tables}
+        shown = {"text": (text,), "control_report": [report_table(record) for record in records]}
         return io.NodeOutput(text, f"[{', '.join(report_json(record) for record in records)}]", ui=shown)
 
 

@@ -78,7 +78,7 @@ function layersOf({ layers, steps }, say) {
   const rows = layers.map((layer) => {
     const count = layer.gains.filter((gain) => gain != null).length
     return [
-      layer.name,
+      layer.name.replace(/\.safetensors$/, ""),
       !count ? say.inspectNever : count === steps ? fill(say.inspectAll, { count }) : `${layer.ran} / ${steps}`,
       bars(layer.gains),
       ...(adds ? [layer.adds] : []),
@@ -86,8 +86,7 @@ function layersOf({ layers, steps }, say) {
       ...(never ? [layer.why] : []),
     ]
   })
-  const made = table(head, rows, false)
-  return make("div", { class: "control-composer-panel-scroll", tabindex: 0 }, made)
+  return make("div", { class: "control-composer-panel-scroll control-composer-panel-layers", tabindex: 0 }, table(head, rows, false))
 }
 
 /** The strength of each step, small, with the numbers as text. */
@@ -95,7 +94,7 @@ function bars(gains) {
   const known = gains.filter((gain) => gain != null)
   if (!known.length) return ""
   const equal = known.every((gain) => Math.abs(gain - known[0]) < 5e-4)
-  const range = equal ? brief(known[0]) : `${brief(known[0])} → ${brief(known.at(-1))}`
+  const range = equal ? brief(known[0], 3) : `${brief(known[0], 3)} → ${brief(known.at(-1), 3)}`
   const high = Math.max(1e-9, ...known.map(Math.abs))
   const [width, height] = [Math.max(40, Math.min(120, 4 * gains.length)), 14]
   const each = width / gains.length

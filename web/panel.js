@@ -29,6 +29,9 @@ const CSS = `
 .control-composer-panel-stale { opacity: 0.4; }
 .control-composer-panel-bare, .lg-node .control-composer-panel-bare { background: none; padding: 0; text-align: end; }
 .control-composer-panel-bars { display: flex; gap: 6px; align-items: end; white-space: nowrap; }
+.control-composer-panel-layers td { white-space: nowrap; }
+.control-composer-panel-layers td:nth-child(6) { white-space: normal; }
+.control-composer-panel-layers tbody th { overflow-wrap: anywhere; min-width: 90px; }
 .control-composer-panel-text { white-space: pre-wrap; font: 11px/1.4 monospace; user-select: text; }
 .control-composer-panel-large { margin: auto; padding: 10px; border: 1px solid var(--border-color); border-radius: 8px; background: var(--comfy-menu-bg); }
 .control-composer-panel-large::backdrop { background: rgb(0 0 0 / 0.6); }
@@ -94,9 +97,9 @@ export function table(head, rows, numbers = true) {
   )
 }
 
-/** Four digits, no zeros at the end; a dash for what is not known. */
-export function brief(number) {
-  return number == null ? "–" : String(Number(Number(number).toPrecision(4)))
+/** Few digits, no zeros at the end; a dash for what is not known. */
+export function brief(number, digits = 4) {
+  return number == null ? "–" : String(Number(Number(number).toPrecision(digits)))
 }
 
 export function addStyle() {

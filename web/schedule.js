@@ -234,7 +234,7 @@ const percent = (share) => (share == null ? "–" : `${(100 * share).toFixed(1)}
 
 /** The graph in words. */
 function described({ title, axis, line, steps, pictures }, say) {
-  const values = axis ? steps.map(({ own, strength }) => brief(strength ?? own)) : (pictures ?? []).map(brief)
+  const values = axis ? steps.map(({ own, strength }) => brief(strength ?? own)) : (pictures ?? []).map((one) => brief(one))
   const heights = line.map(([, height]) => height)
   const course = heights.length
     ? fill(say.scheduleDescribed, { first: brief(heights[0]), last: brief(heights.at(-1)), low: brief(Math.min(...heights)), high: brief(Math.max(...heights)) })
