@@ -1,8 +1,8 @@
 """The words of our nodes in the page's languages, `locales/<language>/nodeDefs.json`, written out of the nodes' schemas.
 
-    python host.py python -m control_composer.page.locales                   after changing a node's words
-    python host.py python -m control_composer.page.locales --strings FILE    what there is to translate
-    python host.py python -m control_composer.page.locales --take ko FILE    {English: Korean} into locales/ko
+    python host.py python -m control_composer.page.locales    after changing a node's words: the English file anew
+    python page/locales.py --strings FILE                     what there is to translate
+    python page/locales.py --take ko FILE                     {English: Korean} into locales/ko
 
 The English file is the schemas as they are. In the others a sentence whose English has changed is left out until it is translated again.
 """
@@ -46,7 +46,7 @@ def words_of(nodes: Iterable[Any]) -> Words:
             for key, text in input_words(item):
                 found[(own, "inputs", *key)] = "" if old and key[-1] == "name" else text
         for index, item in enumerate(schema.outputs):
-            found[own, "outputs", str(index), "name"] = item.display_name or item.id
+            found[own, "outputs", str(index), "name"] = "" if old else item.display_name or item.id
             found[own, "outputs", str(index), "tooltip"] = item.tooltip
         for part in schema.category.split("/"):
             found[CATEGORIES, part] = part
@@ -169,26 +169,33 @@ def main(arguments: list[str]) -> None:
         "--take", nargs=2, metavar=("LANGUAGE", "FILE"), help="put {English: translated} into a language"
     )
     options = parser.parse_args(arguments)
-    from .. import SECTIONS  # the pack, with the host's modules
+    before = english = read(ENGLISH)
+    if not (options.strings or options.take):
+        from .. import SECTIONS  # the pack, with the host's modules
 
-    english = words_of(node for section in SECTIONS for node in section.NODES)
-    before = read(ENGLISH)
-    write(ENGLISH, english)
+        english = words_of(node for section in SECTIONS for node in section.NODES)
+        write(ENGLISH, english)
     if options.strings:
         save(options.strings, sentences(english))
-    taken = {options.take[0]: json.loads(Path(options.take[1]).read_text(encoding="utf-8"))} if options.take else {}
-    for language in dict.fromkeys((*LANGUAGES, *taken)):
-        known = dictionary(before, read(language)) | taken.get(language, {})
-        words = translated(english, known)
-        if words:
-            write(language, words)
-        told = {"missing": missing(english, words), "as in English": unchanged(english, words)}
-        strange = sorted(taken.get(language, {}).keys() - set(english.values()))
-        sys.stdout.write(f"{language}: {', '.join(f'{len(keys)} {name}' for name, keys in told.items())}\n")
-        sys.stdout.writelines(f"  nothing says: {sentence}\n" for sentence in strange)
-        if words:
-            for name, keys in told.items():
-                sys.stdout.writelines(f"  {name}: {'.'.join(key)}: {english[key]}\n" for key in keys)
+    language, taken = options.take or ("", None)
+    given = json.loads(Path(taken).read_text(encoding="utf-8")) if taken else {}
+    for one in dict.fromkeys((language,) if taken else LANGUAGES):
+        words = translated(english, dictionary(before, read(one)) | given)
+        write(one, words)
+        tell(one, english, words, given)
+
+
+def tell(language: str, english: Words, words: Words, given: Mapping[str, str]) -> None:
+    """What a translator has to do yet."""
+    lacking, same = missing(english, words), unchanged(english, words)
+    strange = sorted(given.keys() - set(english.values()))
+    sys.stdout.write(
+        f"{language}: {len(lacking)} missing, {len(same)} as in English, {len(strange)} that nothing says\n"
+    )
+    if words:
+        sys.stdout.writelines(f"  missing: {'.'.join(key)}: {english[key]}\n" for key in lacking)
+    sys.stdout.writelines(f"  as in English: {sentence}\n" for sentence in sorted({words[key] for key in same}))
+    sys.stdout.writelines(f"  nothing says: {sentence}\n" for sentence in strange)
 
 
 if __name__ == "__main__":
