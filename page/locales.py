@@ -179,9 +179,10 @@ def main(arguments: list[str]) -> None:
         save(options.strings, sentences(english))
     language, taken = options.take or ("", None)
     given = json.loads(Path(taken).read_text(encoding="utf-8")) if taken else {}
-    for one in dict.fromkeys((language,) if taken else LANGUAGES):
+    for one in (language,) if taken else () if options.strings else LANGUAGES:
         words = translated(english, dictionary(before, read(one)) | given)
-        write(one, words)
+        if words:
+            write(one, words)
         tell(one, english, words, given)
 
 
