@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ NOT_OURS = (
     "ERR_BLOCKED_BY_CLIENT",
     "ERR_FAILED",
     "Failed to load resource",
+    "Content Security Policy",
     # It also asks for the size of each missing model that a workflow names an address of, which the host's own policy forbids here.
     "Content Security Policy",
     # The page says this of itself at each start.
@@ -96,11 +98,10 @@ class Page:
         """Queues the graph as its button would and waits for the end: the entry of the server's history."""
         before = set(self.history())
         self.js("async () => { await app.queuePrompt(0, 1) }")
-        self.until(
-            "async known => Object.keys(await (await fetch('/history')).json()).some(id => !known.includes(id))",
-            list(before),
-            seconds,
-        )
+        end = time.monotonic() + seconds
+        while not set(self.history()) - before:  # `until` takes the promise of an async function for something true
+            assert time.monotonic() < end, f"no end after {seconds} s"
+            self.page.wait_for_timeout(100)
         (new,) = set(self.history()) - before
         entry: dict[str, Any] = self.history()[new]
         return entry
