@@ -11,6 +11,8 @@ const INPUT = "own_preset"
 const WAIT = 300
 const LARGEST = 1_000_000
 const LINES = 58
+const SIZE = [420, 440]
+const GAP = 60
 const BOX = "font: 11px sans-serif; line-height: 1.3; color: var(--input-text); overflow: auto; white-space: pre-wrap;"
 const BUTTON =
   "flex: 1; padding: 3px 8px; font: 12px sans-serif; cursor: pointer; color: var(--input-text); " +
@@ -66,7 +68,7 @@ function addLines(node) {
   addPart(node, "preset_lines", lines, () => (lines.textContent ? LINES : 0))
   const show = async () => {
     const found = combo.value === "none" ? null : (await shippedPresets().catch(() => ({})))[combo.value]
-    const said = found?.words.split("\n").slice(1).join("\n") ?? ""
+    const said = found ? `${combo.label ?? combo.name}: ${found.words.split("\n").slice(1).join("\n")}` : ""
     if (said === lines.textContent) return
     const tight = node.size[1] <= node.computeSize()[1] + 1
     lines.textContent = said
@@ -96,6 +98,7 @@ function addPanel(node) {
   row.append(importing, exporting)
   panel.append(lines, row)
   addPart(node, "preset_panel", panel, () => 110)
+  node.setSize([Math.max(node.size[0], SIZE[0]), Math.max(node.size[1], SIZE[1])])
   words().then((found) => {
     importing.textContent = found.presetImportShort
     exporting.textContent = found.presetExportShort
@@ -188,7 +191,14 @@ function presetOf(layer) {
   if (linked?.comfyClass === PRESET) return linked
   const node = LiteGraph.createNode(PRESET)
   layer.graph.add(node)
-  node.pos = [layer.pos[0] - node.size[0] - 60, layer.pos[1]]
+  const left = layer.pos[0] - node.size[0] - GAP
+  const beside = layer.graph.nodes.filter(
+    (each) => each !== node && each.pos[0] < left + node.size[0] && each.pos[0] + each.size[0] > left,
+  )
+  let top = layer.pos[1]
+  const taken = () => beside.find((each) => each.pos[1] < top + node.size[1] + GAP && each.pos[1] + each.size[1] + GAP > top)
+  for (let found = taken(); found; found = taken()) top = found.pos[1] + found.size[1] + GAP
+  node.pos = [left, top]
   node.connect(0, layer, slot)
   return node
 }
