@@ -22,7 +22,6 @@ NOT_OURS = (
     "ERR_BLOCKED_BY_CLIENT",
     "ERR_FAILED",
     "Failed to load resource",
-    "Content Security Policy",
     # It also asks for the size of each missing model that a workflow names an address of, which the host's own policy forbids here.
     "Content Security Policy",
     # The page says this of itself at each start.
