@@ -5,7 +5,7 @@
     python host.py python benchmarks/draw_nodes.py --gallery
 
 Without --gallery: web/docs/pictures/<node id>.webp of each node, in the dark theme at 100 %. With it: docs/page/<section>_<dark|light>.webp, all nodes of a
-menu section beside each other in both themes, one of everything zoomed out, and docs/nodes.md, the list of all nodes. Needs Chromium (or CHROMIUM, a
+menu section beside each other in both themes, some zoomed out, and docs/nodes.md, the list of all nodes. Needs Chromium (or CHROMIUM, a
 path). The server's settings stay as they are: the page is told others on the way.
 """
 
@@ -40,8 +40,30 @@ PLACE = {"left": 140, "top": 140, "right": VIEW[0] - 60, "bottom": VIEW[1] - 160
 MARGIN = 9
 """Around a node: its slots stand over its edges."""
 AT_ONCE = 30
+ATTEMPTS = 5
+"""How often nodes are laid again that have grown meanwhile."""
+PATIENCE = 300
+"""Seconds for the page to open."""
 SHEET_WIDTH = 1500
-SMALL = 0.4
+SMALL = 0.5
+NODES_OF_A_WORKFLOW = tuple(
+    f"ControlComposer{name}"
+    for name in (
+        "Load",
+        "Canny",
+        "Layer",
+        "Compose",
+        "UnionLayer",
+        "BlockWeights",
+        "LevelWeights",
+        "StrengthCurve",
+        "StrengthKeyframes",
+        "Fidelity",
+        "Train",
+        "Dataset",
+    )
+)
+"""What is shown zoomed out."""
 SETTINGS = {
     "Comfy.Locale": "en",
     "Comfy.TutorialCompleted": True,
@@ -56,7 +78,10 @@ READY = (
     " && app.extensionManager?.setting"
 )
 ADD = """ids => {
+  // The page remembers widgets by their node's number, also those of nodes that are gone.
+  const last = Math.max(0, ...app.graph.nodes.map(node => Number(node.id)));
   app.graph.clear();
+  app.graph.state.lastNodeId = last;
   app.canvas.ds.scale = 1;
   app.canvas.ds.offset = [0, 0];
   app.canvas.background_image = null;
@@ -64,7 +89,8 @@ ADD = """ids => {
     const node = LiteGraph.createNode(id);
     app.graph.add(node);
     // The page's elements keep the height of all widgets, though those behind "advanced" are not shown.
-    if (LiteGraph.vueNodesMode) node.setSize([node.size[0], 1]);
+    const hidden = node.widgets?.some(widget => widget.advanced || widget.options?.advanced);
+    if (LiteGraph.vueNodesMode && hidden) node.setSize([node.size[0], 1]);
     node.pos = [140 + (number % 5) * 430, 140 + Math.floor(number / 5) * 200];
   });
   app.canvas.setDirty(true, true);
@@ -75,9 +101,11 @@ BOUNDS = """() => app.graph.nodes.map(node => {
   if (!element || !LiteGraph.vueNodesMode)
     return [node.pos[0], node.pos[1] - title, node.size[0], node.size[1] + title];
   const box = element.getBoundingClientRect();
-  return [node.pos[0], node.pos[1] - title, box.width, box.height];
+  const scale = app.canvas.ds.scale;
+  return [node.pos[0], node.pos[1] - title, box.width / scale, box.height / scale];
 })"""
-LAY = """([places, title]) => {
+LAY = """([places, scale]) => {
+  app.canvas.ds.scale = scale;
   app.graph.nodes.forEach((node, number) => {
     const at = places[number];
     node.pos = at ? [at[0], at[1] + LiteGraph.NODE_TITLE_HEIGHT] : [9000, 9000];
@@ -97,20 +125,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"draw_nodes: {', '.join(sorted(unknown))} is no node of the server's; give ids as in ControlComposerApply."
         )
     chosen = [name for name in nodes if not options.only or name in options.only]
-    if not options.gallery:
-        drawn = draw(options.server, chosen, options.theme, options.renderer)
-        options.output.mkdir(parents=True, exist_ok=True)
-        for name, picture in drawn.items():
-            save(picture, options.output / f"{name}.webp")
-        print(f"{len(drawn)} pictures in {options.output}")
-        return
-    SHEETS.mkdir(parents=True, exist_ok=True)
-    for theme in THEMES:
-        drawn = draw(options.server, chosen, theme, options.renderer)
+    with opened(options.server, options.renderer) as view:
+        if options.gallery:
+            gallery(view, nodes, chosen)
+        else:
+            for name, picture in draw(view, chosen, [options.theme])[options.theme].items():
+                save(picture, options.output / f"{name}.webp")
+            print(f"{len(chosen)} pictures in {options.output}")
+
+
+def gallery(view: Any, nodes: dict[str, dict[str, Any]], chosen: Sequence[str]) -> None:
+    """The sheets and the list of docs/."""
+    for theme, drawn in draw(view, chosen, THEMES).items():
         for section, names in sections(nodes).items():
             if there := [drawn[name] for name in names if name in drawn]:
                 save(sheet(there), SHEETS / f"{file_of(section)}_{theme}.webp")
-        save(scaled(sheet(list(drawn.values()), 2 * SHEET_WIDTH), SMALL), SHEETS / f"zoomed_out_{theme}.webp")
+    some = [name for name in chosen if name in NODES_OF_A_WORKFLOW]
+    for theme, drawn in draw(view, some, THEMES, SMALL).items():
+        save(sheet(list(drawn.values())), SHEETS / f"zoomed_out_{theme}.webp")
     LIST.write_text(page(nodes), encoding="utf-8")
     print(f"sheets in {SHEETS}, list in {LIST}")
 
@@ -153,33 +185,36 @@ def file_of(section: str) -> str:
     return section.replace("/", "_").replace(" ", "_")
 
 
-def draw(server: str, names: Sequence[str], theme: str, renderer: str) -> dict[str, Image.Image]:
-    """A picture of each node, placed alone with its defaults."""
-    found: dict[str, Image.Image] = {}
-    with opened(server, theme, renderer) as view:
-        waiting = list(names)
-        while waiting:
-            asked = waiting[:AT_ONCE]
-            view.evaluate(ADD, asked)
-            places = laid(settled(view))
-            if not any(places):
-                raise SystemExit(f"draw_nodes: {asked[0]} is larger than the view of {VIEW[0]}x{VIEW[1]}.")
-            view.evaluate(LAY, [places, 0])
-            boxes = settled(view)
-            shot = Image.open(BytesIO(view.screenshot())).convert("RGB")
-            for name, place, box in zip(asked, places, boxes, strict=True):
+def draw(
+    view: Any, names: Sequence[str], themes: Sequence[str], scale: float = 1.0
+) -> dict[str, dict[str, Image.Image]]:
+    """Theme -> id -> picture of the node, placed alone with its defaults."""
+    found: dict[str, dict[str, Image.Image]] = {theme: {} for theme in themes}
+    waiting = list(names)
+    while waiting:
+        asked = waiting[:AT_ONCE]
+        view.evaluate(ADD, asked)
+        boxes = settled(view)
+        for theme in themes:
+            view.evaluate("theme => app.extensionManager.setting.set('Comfy.ColorPalette', theme)", theme)
+            for _ in range(ATTEMPTS):
+                places = laid(boxes)
+                if not any(places):
+                    raise SystemExit(f"draw_nodes: {asked[0]} is larger than the view of {VIEW[0]}x{VIEW[1]}.")
+                view.evaluate(LAY, [places, scale])
+                before, boxes = boxes, settled(view)
+                shot = Image.open(BytesIO(view.screenshot())).convert("RGB")
+                if [box[2:] for box in boxes] == [box[2:] for box in before] and bounds(view) == boxes:
+                    break
+            for name, place, (left, top, width, height) in zip(asked, places, boxes, strict=True):
                 if place is not None:
-                    left, top, width, height = box
-                    found[name] = shot.crop(
-                        (
-                            int(left) - MARGIN,
-                            int(top) - MARGIN,
-                            round(left + width) + MARGIN,
-                            round(top + height) + MARGIN,
-                        )
-                    )
-                    waiting.remove(name)
-    return {name: found[name] for name in names}
+                    corners = (left, top, left + width, top + height)
+                    edges = [
+                        round(at * scale) + side * MARGIN for at, side in zip(corners, (-1, -1, 1, 1), strict=True)
+                    ]
+                    found[theme][name] = shot.crop((edges[0], edges[1], edges[2], edges[3]))
+        waiting = [name for name in waiting if name not in found[themes[0]]]
+    return found
 
 
 def laid(boxes: Sequence[Box]) -> list[tuple[float, float] | None]:
@@ -196,19 +231,23 @@ def laid(boxes: Sequence[Box]) -> list[tuple[float, float] | None]:
     return places
 
 
-def settled(view: Any, patience: float = 8.0) -> list[Box]:
+def bounds(view: Any) -> list[Box]:
+    """Of every node with its title."""
+    return [(box[0], box[1], box[2], box[3]) for box in view.evaluate(BOUNDS)]
+
+
+def settled(view: Any, patience: float = 10.0) -> list[Box]:
     """The nodes' bounds, once they have stayed the same for a while: scripts add to nodes after they are made."""
-    end, before = time.monotonic() + patience, None
-    while True:
-        view.wait_for_timeout(400)
-        found = [tuple(box) for box in view.evaluate(BOUNDS)]
-        if found == before or time.monotonic() > end:
-            return found
-        before = found
+    end, found, same = time.monotonic() + patience, bounds(view), 0
+    while same < 2 and time.monotonic() < end:
+        view.wait_for_timeout(350)
+        before, found = found, bounds(view)
+        same = same + 1 if found == before else 0
+    return found
 
 
 @contextmanager
-def opened(server: str, theme: str, renderer: str) -> Iterator[Any]:
+def opened(server: str, renderer: str) -> Iterator[Any]:
     """The page of a server, empty."""
     from playwright.sync_api import sync_playwright
 
@@ -218,7 +257,7 @@ def opened(server: str, theme: str, renderer: str) -> Iterator[Any]:
         raise SystemExit(
             "draw_nodes: no browser was found, but Chromium was expected; install it, or set CHROMIUM to its path."
         )
-    told = SETTINGS | {"Comfy.VueNodes.Enabled": renderer == "nodes", "Comfy.ColorPalette": theme}
+    told = SETTINGS | {"Comfy.VueNodes.Enabled": renderer == "nodes"}
 
     def settings(route: Any) -> None:
         if route.request.method == "GET":
@@ -235,20 +274,18 @@ def opened(server: str, theme: str, renderer: str) -> Iterator[Any]:
         )
         context.route(lambda address: address.startswith((f"{server}/api/settings", f"{server}/settings")), settings)
         view = context.new_page()
+        view.set_default_timeout(PATIENCE * 1000)
         view.goto(server)
-        view.wait_for_function(READY, timeout=120_000)
+        view.wait_for_function(READY)
         view.wait_for_timeout(500)
         yield view
         browser.close()
 
 
 def save(picture: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     # Without loss it is smaller than with, since nodes are flat.
     picture.save(path, lossless=True, method=6)
-
-
-def scaled(picture: Image.Image, factor: float) -> Image.Image:
-    return picture.resize((round(picture.width * factor), round(picture.height * factor)), Image.Resampling.LANCZOS)
 
 
 def sheet(pictures: Sequence[Image.Image], width: int = SHEET_WIDTH) -> Image.Image:
