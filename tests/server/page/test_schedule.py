@@ -58,6 +58,7 @@ def page(open_page: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
 
 @pytest.fixture
 def built(page: Any) -> Any:
+    page.until("() => app.extensionManager.workflow.activeWorkflow")  # of which the page keeps what can be undone
     page.js("() => app.graph.clear()")
     page.js(BUILD)
     page.centre()
@@ -76,12 +77,12 @@ def test_the_values_at_the_sampler_s_steps_are_there_before_a_run(built: Any) ->
     # One diamond for each keyframe, one dot for each step.
     assert page.js("() => panel(keyframes).querySelectorAll('svg rect').length") == 2
     assert page.js("() => panel(keyframes).querySelectorAll('svg circle').length") == 4
-    page.js("() => { set(sampler, { steps: 2, scheduler: 'karras' }); kept() }")
-    page.until("() => rows(keyframes).length === 2")
+    page.js("() => { set(sampler, { steps: 3, scheduler: 'karras' }); kept() }")
+    page.until("() => rows(keyframes).length === 3")
     page.js("() => set(keyframes, { axis: 'percent' })")
-    page.until("() => rows(keyframes)[1]?.[2] !== '0.5'")
-    (_, first, second) = (None, *page.js("() => rows(keyframes)"))
-    assert first[2] == "1" and float(second[1].split()[0]) > 50 and 0.2 < float(second[2]) < 0.5
+    page.until("() => rows(keyframes)[1] && Math.abs(rows(keyframes)[1][2] - 2 / 3) > 0.01")
+    for _, percent, strength in page.js("() => rows(keyframes)"):
+        assert float(strength) == pytest.approx(1 - float(percent.split()[0]) / 100, abs=1e-3)
     page.js("() => { layer.disconnectInput(layer.inputs.findIndex(({ name }) => name === 'schedule')); kept() }")
     page.until("() => panel(keyframes).textContent.includes('Feeds no sampler yet')")
     assert page.js("() => rows(keyframes)") == []
