@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 Json = Mapping[str, Any]
 
-WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
+WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "CURVE"})
 # These exist in the page only; the server has never heard of them.
 NOTES = frozenset({"Note", "MarkdownNote"})
 MUTED, BYPASSED = 2, 4

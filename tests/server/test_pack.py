@@ -14,7 +14,33 @@ pytestmark = pytest.mark.server
 
 ROOT = Path(__file__).resolve().parents[2]
 PACK = "control-composer"
-EXAMPLES = ["demo_composed", "demo_fidelity", "demo_one_control", "demo_training", "demo_two_controls"]
+EXAMPLES = [
+    "compare_sets",
+    "demo_batches",
+    "demo_block_weights",
+    "demo_composed",
+    "demo_control_modes",
+    "demo_fidelity",
+    "demo_hires",
+    "demo_inspection",
+    "demo_masks",
+    "demo_one_control",
+    "demo_pose",
+    "demo_preprocessors",
+    "demo_regions",
+    "demo_schedules",
+    "demo_sizing",
+    "demo_training",
+    "demo_two_controls",
+    "sd15_adapters",
+    "sd15_canny_depth",
+    "sd15_inpaint",
+    "sd15_pose_regions",
+    "sd15_reference",
+    "sd15_tile_upscale",
+    "sdxl_lineart_weights",
+    "sdxl_union",
+]
 # It needs networks that are not part of the pack, so nothing here can show what it makes.
 WITHOUT_PICTURE = ["native_preprocessors"]
 

@@ -1,0 +1,163 @@
+"""The example workflows and the blueprints in the real page: found, opened, queued."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+PACK = "control-composer"
+EXAMPLES = sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json"))
+NEEDING = [name for name in EXAMPLES if not name.startswith("demo_")]
+BLUEPRINTS = sorted(path.stem for path in (ROOT / "subgraphs").glob("*.json"))
+FILES = ("ckpt_name", "control_net_name", "features_name")
+"""Inputs that name a file which the pack does not bring."""
+OURS = re.compile("control_composer_demo_")
+
+
+@pytest.fixture(scope="module")
+def page(open_page: Any) -> Iterator[Any]:
+    with open_page() as opened:
+        yield opened
+
+
+def load_as_the_browser_does(page: Any, name: str) -> None:
+    """What a click on a template's card does, without the cards."""
+    page.js(
+        "async ([pack, name]) => { const answer = await fetch(`/api/workflow_templates/${pack}/${name}.json`);"
+        " await app.loadGraphData(await answer.json(), true, true, app.extensionManager.workflow.activeWorkflow, {openSource: 'template'}) }",
+        [PACK, name],
+    )
+
+
+def plain(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Inputs as either converter writes them: the page wraps a list that is no link, ours too."""
+    return {
+        name: value["__value__"] if isinstance(value, dict) and "__value__" in value else value
+        for name, value in inputs.items()
+    }
+
+
+def test_the_template_browser_shows_ours_with_their_pictures_and_opens_one(open_page: Any) -> None:
+    with open_page(size=(1600, 1400)) as page:
+        page.page.locator(".templates-tab-button").first.click()
+        page.page.get_by_text(PACK, exact=True).first.click()
+        seen: set[str] = set()
+        for _ in range(20):
+            seen |= set(
+                page.js(
+                    "() => [...document.querySelectorAll('[data-testid^=template-workflow-]')]"
+                    ".filter(card => [...card.querySelectorAll('img')].some(picture => picture.complete && picture.naturalWidth >= 200))"
+                    ".map(card => card.dataset.testid.replace('template-workflow-', ''))"
+                )
+            )
+            if set(EXAMPLES) - {"native_preprocessors"} <= seen:
+                break
+            page.js(
+                "() => [...document.querySelectorAll('[data-testid^=template-workflow-]')].at(-1)?.scrollIntoView()"
+            )
+            page.page.wait_for_timeout(500)
+        assert set(EXAMPLES) - {"native_preprocessors"} <= seen
+        page.page.locator('[data-testid="template-workflow-demo_pose"]').click()
+        page.until("() => app.graph.nodes.some(node => node.type === 'ControlComposerEditPose')")
+        assert page.missing() == []
+        assert page.errors == []
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_opens_and_means_what_its_file_says(page: Any, server: Any, name: str) -> None:
+    load_as_the_browser_does(page, name)
+    assert page.missing() == []
+    page_says = page.prompt()
+    file_says = server.example(name)
+    assert {number: node["class_type"] for number, node in page_says.items()} == {
+        number: node["class_type"] for number, node in file_says.items()
+    }
+    for number, node in page_says.items():
+        expected = plain(file_says[number]["inputs"])
+        found = plain(node["inputs"])
+        # What came to a node since the file was saved has its default in the page.
+        assert {input: found[input] for input in expected if input in found} == expected, f"{name}, {node}"
+    assert page.errors == []
+
+
+@pytest.mark.parametrize("name", NEEDING)
+def test_the_note_names_each_file_that_has_to_be_there(server: Any, name: str) -> None:
+    workflow = json.loads((ROOT / "example_workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    notes = "\n".join(node["widgets_values"][0] for node in workflow["nodes"] if "Note" in node["type"])
+    needed = {
+        str(node["inputs"][file])
+        for node in server.example(name).values()
+        for file in FILES
+        if file in node["inputs"] and not OURS.match(str(node["inputs"][file]))
+    }
+    assert needed
+    for file in needed:
+        assert file in notes, f"{name}: {file}"
+
+
+def test_three_open_where_nodes_are_elements_of_the_page(open_page: Any) -> None:
+    with open_page(renderer="nodes") as page:
+        for name in ("demo_masks", "demo_batches", "sdxl_union"):
+            load_as_the_browser_does(page, name)
+            page.until("() => document.querySelectorAll('[data-node-id]').length > 0")
+            assert page.missing() == []
+        assert page.errors == []
+
+
+def test_one_opens_in_korean(open_page: Any) -> None:
+    with open_page(locale="ko") as page:
+        load_as_the_browser_does(page, "demo_composed")
+        assert page.missing() == []
+        assert page.errors == []
+
+
+def test_one_is_queued_and_its_pictures_obey_the_mask(page: Any, server: Any) -> None:
+    load_as_the_browser_does(page, "demo_masks")
+    page.js(
+        "() => { for (const node of app.graph.nodes) for (const widget of node.widgets ?? []) {"
+        " if (widget.name === 'steps') widget.value = 6; if (widget.name === 'batch_size') widget.value = 1; } }"
+    )
+    entry = page.queue()
+    assert entry["status"]["completed"]
+    titles = {str(node["id"]): node.get("title") for node in page.workflow()["nodes"]}
+    made = {
+        titles[number]: server.picture(output["images"][0]).astype(float)
+        for number, output in entry["outputs"].items()
+        if "images" in output
+    }
+    assert all(picture.std() > 10 for picture in made.values())
+    both, masked = made["No masks"], made["Edges left, colours right"]
+    assert np.abs(both - masked).mean() > 1
+    assert page.errors == []
+
+
+# ---- blueprints ----
+
+
+def insert(page: Any, name: str) -> None:
+    """Through the page's own search for nodes."""
+    page.js("() => app.graph.clear()")
+    page.page.mouse.dblclick(700, 500)
+    page.page.keyboard.type(name.split(" (")[0], delay=5)
+    page.page.wait_for_timeout(500)
+    page.page.get_by_text(name).first.click()
+    page.until("() => app.graph.nodes.length === 1", seconds=10)
+
+
+@pytest.mark.parametrize("name", BLUEPRINTS)
+def test_a_blueprint_is_listed_and_inserted(page: Any, server: Any, name: str) -> None:
+    listed = json.loads(server.get("/global_subgraphs"))
+    assert any(
+        entry["name"] == name and entry["info"]["node_pack"] == f"custom_nodes.{PACK}" for entry in listed.values()
+    )
+    insert(page, name)
+    assert page.js("() => app.graph.nodes[0].isSubgraphNode()")
+    assert page.missing() == []
+    assert page.errors == []
