@@ -254,8 +254,10 @@ PRESETS: dict[str, Callable[[Sequence[Block], Sequence[float] | None], Sequence[
 
 def written(values: Sequence[float]) -> str:
     """As it stands in the node and in the saved file; empty where there is nothing to write."""
+    if not values or not all(map(math.isfinite, values)):
+        return ""
     rounded = [round(value, DECIMALS) for value in values]
-    return json.dumps([int(value) if value == math.floor(value) else value for value in rounded]) if rounded else ""
+    return json.dumps([int(value) if value == math.floor(value) else value for value in rounded])
 
 
 def default_values() -> str:

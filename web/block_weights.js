@@ -13,6 +13,7 @@ const FILE = "control_net_name"
 const KIND = "control_composer_blocks"
 const HEIGHT = 232
 const SOON = 80
+const SHORTLY = 5000
 const editors = new Set()
 let left = null
 
@@ -66,7 +67,14 @@ class Editor {
   show(answer, locked) {
     this.answer = answer
     this.bars.show(answer, locked)
-    if (left?.node === this.node.id && Date.now() - left.time < 3000 && document.activeElement === document.body) this.bars.focus(left.at)
+    if (left?.node === this.node.id) this.regain()
+  }
+
+  /** After an undo the page has made the node anew: the focus goes on where it was. */
+  regain() {
+    if (!left || Date.now() - left.time > SHORTLY || document.activeElement !== document.body) return
+    if (!this.bars.element.checkVisibility()) return void requestAnimationFrame(() => this.regain())
+    this.bars.focus(left.at)
     left = null
   }
 
@@ -169,14 +177,20 @@ async function equip(node) {
     getMinHeight: () => HEIGHT,
   })
   widget.serialize = false
+  // As large as the page makes it when it opens a file; a difference would be a step of undo.
+  const [width, height] = node.computeSize()
+  node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)])
   passOn(holder)
   const editor = new Editor(node, values, await words())
+  let out = 0
+  holder.addEventListener("focusout", () => (out = Date.now()))
   holder.style.minHeight = `${HEIGHT - 2 * 10}px`
   holder.replaceChildren(editor.bars.element)
   chain(values, "callback", () => editor.soon())
   for (const name of ["onConfigure", "onConnectionsChange", "onAdded"]) chain(node, name, () => editor.soon())
   chain(node, "onRemoved", () => {
-    if (holder.contains(document.activeElement)) left = { node: node.id, at: editor.bars.at, time: Date.now() }
+    // The page takes the element away a moment before.
+    if (holder.contains(document.activeElement) || Date.now() - out < SOON * 5) left = { node: node.id, at: editor.bars.at, time: Date.now() }
     editor.bars.remove()
     editors.delete(editor)
   })
