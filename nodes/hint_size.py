@@ -70,7 +70,13 @@ class ControlComposerHintSize(io.ComfyNode):
             category="Control Composer/preprocess",
             description="The resolution at which a hint of this picture has a pixel for each pixel of what will be made (pixel perfect): connect it "
             "to a preprocessor's resolution.",
-            search_aliases=["PixelPerfectResolution", "pixel perfect resolution", "hint resolution", "controlnet"],
+            search_aliases=[
+                "PixelPerfectResolution",
+                "pixel perfect resolution",
+                "pixel perfect",
+                "hint resolution",
+                "controlnet",
+            ],
             inputs=[
                 io.Image.Input("image", tooltip="The picture that the hint will be made of."),
                 MODE,

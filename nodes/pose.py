@@ -88,7 +88,7 @@ class ControlComposerDrawPose(io.ComfyNode):
             display_name="Draw Pose (Control Composer)",
             category=CATEGORY,
             description="The hint of a pose: people as the openpose ControlNets were trained with, at any size. Frames without people are black.",
-            search_aliases=[*ALIASES, "RenderPeopleKps", "render people", "draw keypoints"],
+            search_aliases=[*ALIASES, "RenderPeopleKps", "render people", "render pose json", "draw keypoints"],
             inputs=[
                 pose_input(),
                 io.Boolean.Input("body", default=True, tooltip="Draw bodies."),

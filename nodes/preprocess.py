@@ -209,7 +209,15 @@ class ControlComposerInpaint(io.ComfyNode):
             category="Control Composer/preprocess",
             description="The hint of the inpaint ControlNets: the picture with the masked part marked. Connect it to the control directly; nodes that "
             "resize or save pictures would lose the mark.",
-            search_aliases=["InpaintPreprocessor", "inpaint preprocessor", "inpaint controlnet", "hint"],
+            search_aliases=[
+                "InpaintPreprocessor",
+                "inpaint preprocessor",
+                "inpaint controlnet",
+                "inpaint_only",
+                "inpaint_global_harmonious",
+                "outpaint",
+                "hint",
+            ],
             inputs=[
                 io.Image.Input("image", tooltip="The picture, or the frames, to be painted in."),
                 io.Mask.Input(

@@ -27,6 +27,8 @@ class ControlComposerReference(io.ComfyNode):
                 "style transfer",
                 "reference controlnet",
                 "style fidelity",
+                "ACN_ReferenceControlNet",
+                "reference_adain+attn",
             ],
             inputs=[
                 io.Model.Input(

@@ -20,7 +20,16 @@ class ControlComposerSparseFrames(io.ComfyNode):
             category="Control Composer/load",
             description="Says which frames of the video the pictures of a SparseCtrl are for. Without this node, or with spread, one picture is "
             "for the first frame and several are spread evenly from the first frame to the last.",
-            search_aliases=["sparsectrl", "sparse ctrl", "sparse index", "keyframes", "animatediff"],
+            search_aliases=[
+                "sparsectrl",
+                "sparse ctrl",
+                "sparse index",
+                "ACN_SparseCtrlIndexMethodNode",
+                "ACN_SparseCtrlSpreadMethodNode",
+                "sparsectrl spread method",
+                "keyframes",
+                "animatediff",
+            ],
             inputs=[
                 io.ControlNet.Input("control_net", tooltip="A SparseCtrl, from Load ControlNet (Control Composer)."),
                 io.String.Input(

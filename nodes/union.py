@@ -34,7 +34,14 @@ class ControlComposerUnionHint(io.ComfyNode):
             category="Control Composer/apply",
             description="One picture with its type and strength, for Union Control Layer: connect as many there as the picture needs, each of another "
             "type.",
-            search_aliases=["controlnet union type", "set union controlnet type", "controlnet++ input", "promax"],
+            search_aliases=[
+                "controlnet union type",
+                "set union controlnet type",
+                "controlnet++ input",
+                "promax",
+                "SetUnionControlNetType",
+                "ACN_ControlNet++InputNode",
+            ],
             inputs=[
                 io.Image.Input(
                     "image",
@@ -79,6 +86,7 @@ class ControlComposerUnionLayer(io.ComfyNode):
                 "controlnet++",
                 "xinsir union",
                 "multi controlnet union",
+                "ACN_ControlNet++LoaderAdvanced",
             ],
             inputs=[
                 io.ControlNet.Input(

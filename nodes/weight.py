@@ -97,6 +97,8 @@ class ControlComposerSoftWeights(io.ComfyNode):
                 "guess mode",
                 "scaled soft weights",
                 "soft weights",
+                "ScaledSoftControlNetWeights",
+                "SoftControlNetWeights",
                 "0.825",
                 "block weights",
             ],
@@ -185,7 +187,15 @@ class ControlComposerBlockWeights(io.ComfyNode):
             category="Control Composer/weight",
             description="One weight per block: 13 numbers for SD1 and SD2, 10 for SDXL, 4 for a T2I-Adapter; the finest block first, the middle "
             "last. Another count is refused with a sentence that says how many blocks the control has.",
-            search_aliases=["per-block", "per block weights", "custom controlnet weights", "advanced weighting"],
+            search_aliases=[
+                "per-block",
+                "per block weights",
+                "custom controlnet weights",
+                "CustomControlNetWeights",
+                "CustomT2IAdapterWeights",
+                "t2iadapter weights",
+                "advanced weighting",
+            ],
             inputs=[
                 io.String.Input(
                     "values",

@@ -86,5 +86,5 @@ BINARY = Preprocessor(
     values_per_pixel=VALUES_PER_PIXEL,
     output="white where it is bright, on black",
     description="Splits the picture into white and black at one brightness.",
-    aliases=("BinaryPreprocessor", "black and white", "otsu"),
+    aliases=("BinaryPreprocessor", "binary lines", "threshold", "black and white", "otsu"),
 )

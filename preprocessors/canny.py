@@ -62,5 +62,5 @@ CANNY = Preprocessor(
     values_per_pixel=VALUES_PER_PIXEL,
     output="one-pixel white edges on black",
     description="OpenCV's Canny edge detector, as ControlNet canny and the edge-trained controls expect it.",
-    aliases=("edge detection", "outline", "line art", "CannyEdgePreprocessor"),
+    aliases=("edge detection", "canny edge", "outline", "line art", "CannyEdgePreprocessor"),
 )

@@ -46,5 +46,5 @@ COLOUR_GRID = Preprocessor(
     values_per_pixel=VALUES_PER_PIXEL,
     output="squares of one colour each",
     description="The picture's colours in coarse squares: for the T2I-Adapter for colour.",
-    aliases=("ColorPreprocessor", "t2ia_color_grid", "colour", "palette"),
+    aliases=("ColorPreprocessor", "t2ia_color_grid", "color palette", "color pallete", "colour", "palette"),
 )

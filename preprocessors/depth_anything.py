@@ -81,6 +81,7 @@ DEPTH_ANYTHING = Preprocessor(
         "depth_anything",
         "depth_anything_v2",
         "depth map",
+        "depth estimation",
     ),
     looks_at=looks_at,
 )

@@ -75,5 +75,13 @@ DWPOSE = Preprocessor(
     looks_at=lambda size, parameters: Size(SIDE, SIDE),
     output="people as coloured sticks, with hands and faces, on black",
     description="The poses of all people with hands and faces, by two networks: for the openpose and dw_openpose ControlNets.",
-    aliases=("DWPreprocessor", "dw_openpose_full", "dwpose estimator", "openpose", "pose keypoints"),
+    aliases=(
+        "DWPreprocessor",
+        "dw_openpose_full",
+        "dwpose estimator",
+        "dw pose",
+        "hand pose",
+        "openpose",
+        "pose keypoints",
+    ),
 )

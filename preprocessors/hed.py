@@ -42,7 +42,14 @@ HED = Preprocessor(
     annotators=("HED",),
     output="soft white edges on black",
     description="Soft edges by a network: for the softedge and HED ControlNets.",
-    aliases=("HEDPreprocessor", "softedge_hed", "softedge_hedsafe", "soft edge", "holistically nested"),
+    aliases=(
+        "HEDPreprocessor",
+        "softedge_hed",
+        "softedge_hedsafe",
+        "soft edge",
+        "soft-edge lines",
+        "holistically nested",
+    ),
 )
 
 SCRIBBLE_HED = Preprocessor(

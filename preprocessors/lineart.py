@@ -40,6 +40,7 @@ LINEART = Preprocessor(
         "LineArtPreprocessor",
         "lineart_realistic",
         "lineart_coarse",
+        "realistic lineart",
         "line art",
         "sketch",
         "informative drawings",

@@ -44,5 +44,5 @@ LINEART_ANIME = Preprocessor(
     looks_at=stretched_size,
     output="white lines on black",
     description="Line art of anime and illustrations by a network: for the anime lineart ControlNets.",
-    aliases=("AnimeLineArtPreprocessor", "lineart_anime", "line art", "anime2sketch", "sketch"),
+    aliases=("AnimeLineArtPreprocessor", "lineart_anime", "anime line art", "line art", "anime2sketch", "sketch"),
 )

@@ -77,5 +77,5 @@ LINEART_STANDARD = Preprocessor(
     values_per_pixel=VALUES_PER_PIXEL,
     output="soft white lines on black",
     description="Lines of a drawing or photograph by their darkness, without a network: for the lineart ControlNets.",
-    aliases=("LineartStandardPreprocessor", "lineart_standard"),
+    aliases=("LineartStandardPreprocessor", "lineart_standard", "line art", "ink lines"),
 )

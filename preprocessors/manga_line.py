@@ -33,5 +33,12 @@ MANGA_LINE = Preprocessor(
     annotators=("MangaLine",),
     output="white lines on black",
     description="The lines of manga and cartoons without screentone and other patterns, by a network: for the anime lineart ControlNets.",
-    aliases=("Manga2Anime_LineArt_Preprocessor", "lineart_anime_denoise", "line art", "manga", "screentone"),
+    aliases=(
+        "Manga2Anime_LineArt_Preprocessor",
+        "lineart_anime_denoise",
+        "line art",
+        "manga",
+        "manga lineart",
+        "screentone",
+    ),
 )

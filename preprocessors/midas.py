@@ -60,6 +60,6 @@ MIDAS = Preprocessor(
     chosen_by="network",
     output="depth, near is white",
     description="Depth by MiDaS: for the depth ControlNets of Stable Diffusion 1.5, which were trained with it.",
-    aliases=("MiDaS-DepthMapPreprocessor", "depth_midas", "DPT", "depth map"),
+    aliases=("MiDaS-DepthMapPreprocessor", "depth_midas", "midas depth map", "depth estimation", "DPT", "depth map"),
     looks_at=looks_at,
 )

@@ -142,5 +142,5 @@ MLSD = Preprocessor(
     looks_at=looked_at,
     output="white straight lines, one pixel wide, on black",
     description="Straight lines, as of buildings and rooms, by a small network (6 MB): for the M-LSD ControlNets.",
-    aliases=("M-LSDPreprocessor", "mlsd", "line segments", "hough", "wireframe"),
+    aliases=("M-LSDPreprocessor", "mlsd", "m-lsd", "straight lines", "line segments", "hough", "wireframe"),
 )

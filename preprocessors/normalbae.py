@@ -36,5 +36,5 @@ NORMAL_BAE = Preprocessor(
     annotators=("NormalBAE",),
     output="surface normals: x in red, y in green, z in blue, 0 in the middle of each",
     description="Surface normals of a photograph by a network (291 MB): for the normalbae ControlNets.",
-    aliases=("BAE-NormalMapPreprocessor", "normal_bae", "normal map", "normalbae"),
+    aliases=("BAE-NormalMapPreprocessor", "normal_bae", "bae normal map", "normal map", "normalbae"),
 )

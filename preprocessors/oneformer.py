@@ -43,6 +43,7 @@ ONEFORMER = Preprocessor(
         "seg_ofade20k",
         "seg_ofcoco",
         "segmentation",
+        "oneformer ade20k segmentor",
         "semantic segmentation",
     ),
     looks_at=looks_like(Sight(shorter=640, longer=2560)),

@@ -103,6 +103,7 @@ OPENPOSE = Preprocessor(
     aliases=(
         "OpenposePreprocessor",
         "openpose_full",
+        "openpose pose",
         "openpose_hand",
         "openpose_face",
         "openpose_faceonly",

@@ -78,7 +78,7 @@ PIDINET = Preprocessor(
     chosen_by="network",
     output="soft white edges on black",
     description="Soft edges by a small network (2.9 MB): for the softedge ControlNets.",
-    aliases=("PiDiNetPreprocessor", "softedge_pidinet", "softedge_pidisafe", "soft edge", "pidi"),
+    aliases=("PiDiNetPreprocessor", "softedge_pidinet", "softedge_pidisafe", "soft edge", "soft-edge lines", "pidi"),
 )
 
 SCRIBBLE_PIDINET = Preprocessor(

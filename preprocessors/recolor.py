@@ -117,7 +117,7 @@ RECOLOR_LUMINANCE = Preprocessor(
     values_per_pixel=VALUES_PER_PIXEL,
     output="the picture's lightness, grey",
     description="The lightness of a picture whose colours are to be made anew: for the recolour models.",
-    aliases=("ImageLuminanceDetector", "recolor_luminance", "colorize", "grayscale"),
+    aliases=("ImageLuminanceDetector", "image luminance", "recolor_luminance", "colorize", "grayscale"),
 )
 
 RECOLOR_INTENSITY = Preprocessor(
@@ -128,5 +128,5 @@ RECOLOR_INTENSITY = Preprocessor(
     values_per_pixel=VALUES_PER_PIXEL,
     output="the brightest channel, grey",
     description="The intensity of a picture whose colours are to be made anew: for the recolour models.",
-    aliases=("ImageIntensityDetector", "recolor_intensity", "colorize", "grayscale"),
+    aliases=("ImageIntensityDetector", "image intensity", "recolor_intensity", "colorize", "grayscale"),
 )

@@ -173,6 +173,6 @@ SAM = Preprocessor(
     chosen_by="network",
     output="areas in colours of their own on black",
     description="Everything in the picture as areas without names, each in its own colour.",
-    aliases=("SAMPreprocessor", "mobile_sam", "segment anything", "mask generation"),
+    aliases=("SAMPreprocessor", "mobile_sam", "sam segmentor", "segment anything", "mask generation"),
     looks_at=looks_at,
 )

@@ -32,5 +32,5 @@ SCRIBBLE = Preprocessor(
     values_per_pixel=VALUES_PER_PIXEL,
     output="white strokes on black",
     description="A drawing in dark strokes on a light ground, as the scribble ControlNets expect it: white on black.",
-    aliases=("ScribblePreprocessor", "sketch", "drawing"),
+    aliases=("ScribblePreprocessor", "scribble lines", "sketch", "drawing"),
 )

@@ -76,5 +76,5 @@ VITPOSE = Preprocessor(
     looks_at=lambda size, parameters: Size(SIDE, SIDE),
     output="bodies as coloured sticks on black",
     description="The poses of all people without hands and faces, by two networks that everyone may use: for the openpose ControlNets.",
-    aliases=("openpose", "rtdetr", "rt-detr", "body pose", "pose keypoints", "skeleton"),
+    aliases=("openpose", "vit pose", "rtdetr", "rt-detr", "body pose", "pose keypoints", "skeleton"),
 )

@@ -92,6 +92,6 @@ ZOE_DEPTH = Preprocessor(
     chosen_by="network",
     output="depth, near is white",
     description="Depth by ZoeDepth, evenly graded by metres: for the depth ControlNets that were trained with it, as those of SDXL.",
-    aliases=("Zoe-DepthMapPreprocessor", "depth_zoe", "zoe", "depth map"),
+    aliases=("Zoe-DepthMapPreprocessor", "depth_zoe", "zoe", "zoe depth map", "depth map"),
     looks_at=looks_at,
 )
