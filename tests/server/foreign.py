@@ -443,8 +443,9 @@ def stock_in_a_row() -> Graph:
         )
         ends = (number, 0), (number, 1)
     return ended(graph, demo, *ends), ours(
+        stock=prompt_node("ControlNetLoader", control_net_name=EDGES),
         first=applied(strength=0.4),
-        second=applied(strength=0.3, positive=("first", 0), negative=("first", 1)),
+        second=applied(strength=0.3, control_net=("stock", 0), positive=("first", 0), negative=("first", 1)),
         applied=applied(strength=0.2, start_percent=0.25, positive=("second", 0), negative=("second", 1)),
     )
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from control_composer.tests.server.foreign import FOREIGN, REPLACES, TITLE
 
 
