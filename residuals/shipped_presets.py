@@ -12,6 +12,7 @@ from .schedules import Keyframe, Keyframes
 from .weights import SoftWeights
 
 KRITA = "krita-ai-diffusion, presets/control.json"
+STOPS = {"loose": "the first", "middle": "the middle one, its default,", "strict": "the last"}
 WEBUI = "sd-webui-controlnet"
 INVOKE = "InvokeAI, control mode"
 GUESS = SoftWeights(ladder="logspace")
@@ -21,14 +22,14 @@ SOFT, PAPER = PRESETS["My prompt is more important"], PRESETS["CFG resolution we
 def krita(
     condition: str, strength: float = 1.0, end: float = 0.8, base: str = ANY, stop: str = "middle"
 ) -> LayerPreset:
-    """A stop of krita's slider with three; it stands at the middle one unless it is moved."""
+    """A stop of krita's slider; "loose" and "strict" are our words for its ends."""
     words = [condition if condition != ANY else "any control", *([base] if base != ANY else ())]
     return LayerPreset(
         f"krita: {', '.join((*words, *([stop] if stop != 'middle' else ())))}",
         Settings(strength, end_percent=end),
         condition,
         base,
-        f"{KRITA}, the {'default, the middle' if stop == 'middle' else stop} one of three stops",
+        f"{KRITA}, {STOPS[stop]} of the three stops of its slider",
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -37,6 +38,8 @@ from control_composer.residuals.weights import (
     ResolutionWeights,
     SoftWeights,
 )
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 few = settings(max_examples=80, derandomize=True)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -117,7 +120,7 @@ def test_names_of_the_pack_are_told_apart_and_frozen():
     assert (
         parse_preset(
             '{"control_composer_preset": 1, "name": "krita: scribble, SDXL", "condition": "scribble", "base": "SDXL", "strength": 0.7, '
-            '"end_percent": 0.7, "source": "krita-ai-diffusion, presets/control.json, the default, the middle one of three stops"}'
+            '"end_percent": 0.7, "source": "krita-ai-diffusion, presets/control.json, the middle one, its default, of the three stops of its slider"}'
         )
         == BY_NAME["krita: scribble, SDXL"]
     )
@@ -379,3 +382,28 @@ def test_curves_go_through_who_knows_them():
     for place in (0, 0.2, 1):
         assert read_back.settings.schedule(Moment(0.5, place)) == written(Moment(0.5, place))
     assert replace(read_back.settings, schedule=None) == Settings()
+
+
+def row(preset):
+    settings = preset.settings
+    more = [f"weights: {settings.weights}"] if settings.weights != Flat() else []
+    more += [f"schedule: {settings.schedule}"] if settings.schedule is not None else []
+    return (
+        f"| {preset.name} | {settings.strength:g} | {settings.start_percent:g} to {settings.end_percent:g} | {settings.uncond_strength:g} | "
+        f"{'; '.join(more)} | {preset.source} |"
+    )
+
+
+def test_the_page_about_presets_has_them_all_and_its_texts_are_presets():
+    page = (DOCS / "presets.md").read_text(encoding="utf-8")
+    assert [line for line in page.splitlines() if line.startswith(("| krita: ", "| A1111: "))]
+    missing = [preset.name for preset in SHIPPED if row(preset) not in page]
+    assert missing == []
+    example = page.split("```json\n")[1].split("```")[0]
+    assert parse_preset(example) == BY_NAME["diffusers: depth from Marigold, SDXL"]
+    file = DOCS / "presets" / "scribble_sdxl.json"
+    assert parse_preset(file.read_text(encoding="utf-8")) == BY_NAME["krita: scribble, SDXL"]
+    assert all(f"`{key}`" in page for key in KEYS)
+    assert (
+        f"| `condition` | {', '.join(CONDITIONS)} | any |" in page and f"| `base` | {', '.join(BASES)} | any |" in page
+    )
