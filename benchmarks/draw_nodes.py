@@ -309,7 +309,7 @@ def page(nodes: dict[str, dict[str, Any]]) -> str:
         "# All nodes",
         "",
         "Every node of the pack by menu section, as the page draws it in its dark and its light theme, with what it does. Each name leads to the help page that the",
-        "page shows too: select a node and press the question mark above it. This list and its pictures are made by `benchmarks/draw_nodes.py --gallery`.",
+        "page shows too: select a node and press the ⓘ above it. This list and its pictures are made by `benchmarks/draw_nodes.py --gallery`.",
         "",
         "[zoomed out, dark](page/zoomed_out_dark.webp) · [zoomed out, light](page/zoomed_out_light.webp)",
     ]
