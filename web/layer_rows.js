@@ -25,7 +25,7 @@ export function numberOf(input) {
  * @returns {{rows: object[], soloing: boolean}}
  */
 export function layersOf(node) {
-  const place = placesOf(node)[0] ?? { node, path: [] }
+  const place = placeOf(node)
   const told = toldTo(node)
   const whole = valueOf(place, "strength").value
   const solo = soloOf(place)
@@ -86,11 +86,36 @@ function originOf(place, source) {
   return inside ? [...source.path.slice(place.path.length), source.node].map((node) => node.id).join(":") : ""
 }
 
+/** Around a node in several copies of a subgraph nothing is looked up: what is outside differs from copy to copy. */
+function placeOf(node) {
+  const places = placesOf(node)
+  return places.length === 1 ? places[0] : { node, path: [] }
+}
+
 /** What the last run said of each layer; the page keeps it as it keeps pictures. */
 function toldTo(node) {
   const root = !node.graph || node.graph === app.rootGraph
-  const outputs = app.nodeOutputs?.[root ? String(node.id) : `${node.graph.id}:${node.id}`]
-  return (outputs?.[TOLD] ?? []).map((text) => JSON.parse(text))
+  const locator = root ? String(node.id) : `${node.graph.id}:${node.id}`
+  const texts = app.nodeOutputs?.[locator]?.[TOLD] ?? remembered(node)
+  return texts.map((text) => JSON.parse(text))
+}
+
+let history = { workflow: null, entries: [] }
+
+/** Asks the host for earlier runs of the workflow that was opened: it tells nothing anew of a node whose result it has already. */
+export async function remember() {
+  const workflow = app.rootGraph?.id
+  if (!workflow || workflow === history.workflow) return
+  history = { workflow, entries: [] }
+  const found = await (await api.fetchApi("/history?max_items=10")).json()
+  const ofThis = (entry) => entry.prompt?.[3]?.extra_pnginfo?.workflow?.id === workflow
+  history = { workflow, entries: Object.values(found).filter(ofThis).reverse() }
+}
+
+function remembered(node) {
+  if (history.workflow !== app.rootGraph?.id) return []
+  const id = [...placeOf(node).path, node].map((each) => each.id).join(":")
+  return history.entries.map((entry) => entry.outputs?.[id]?.[TOLD]).find(Boolean) ?? []
 }
 
 function soloOf(place) {
@@ -144,7 +169,7 @@ export function setEnabled(row, value) {
 
 /** Whether the S buttons can write. */
 export function soloEditable(node) {
-  return holderOf(placesOf(node)[0], "solo") !== null
+  return holderOf(placeOf(node), "solo") !== null
 }
 
 /** @param {Iterable<number>} numbers of the layers that are to be soloed; none lets all act. */
@@ -153,7 +178,7 @@ export function setSolo(node, numbers) {
 }
 
 function writeSolo(node, numbers) {
-  write(placesOf(node)[0], "solo", [...new Set(numbers)].sort((a, b) => a - b).join(", "))
+  write(placeOf(node), "solo", [...new Set(numbers)].sort((a, b) => a - b).join(", "))
 }
 
 /** Puts the layer in one place of the list into another; the links change inputs, and *solo* goes with them. */
@@ -188,8 +213,7 @@ function followLinks(node, change) {
 
 /** Rewrites *solo* after links have changed inputs. A layer that was exchanged for another leaves its place soloed, one that is gone does not. */
 export function carrySolo(node, before) {
-  const place = placesOf(node)[0]
-  const solo = place ? [...soloOf(place)].filter((number) => before.has(number)) : []
+  const solo = [...soloOf(placeOf(node))].filter((number) => before.has(number))
   if (!solo.length) return
   const now = linksOf(node)
   const known = new Set(before.values())

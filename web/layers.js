@@ -2,7 +2,7 @@
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
-import { carrySolo, layersOf, linksOf, move, setEnabled, setSolo, setStrength, slotsOf, soloEditable } from "./layer_rows.js"
+import { carrySolo, layersOf, linksOf, move, remember, setEnabled, setSolo, setStrength, slotsOf, soloEditable } from "./layer_rows.js"
 import { heightOf, LayersPanel } from "./layers_panel.js"
 import { words } from "./words.js"
 
@@ -53,7 +53,7 @@ function addPanel(node) {
       refresh()
     })
   })
-  chain(node, "onConfigure", () => grow(node))
+  chain(node, "onConfigure", (saved) => fit(node, saved))
   chain(node, "onExecuted", refresh)
   chain(node, "onAdded", () => panels.add(refresh))
   chain(node, "onRemoved", () => panels.delete(refresh))
@@ -61,9 +61,10 @@ function addPanel(node) {
   requestAnimationFrame(refresh)
 }
 
-/** As the canvas would when it draws; at once, so that what the page takes for the loaded graph has the size already. */
-function grow(node) {
-  if (LiteGraph.vueNodesMode || !node.graph) return
+/** The saved height, or what the list needs. The host adds inputs while it opens a graph and takes them away again, but keeps the height for them. */
+function fit(node, saved) {
+  if (LiteGraph.vueNodesMode || !node.graph || !saved?.size) return
+  node.size[1] = saved.size[1]
   node._setConcreteSlots?.()
   node.arrange?.()
 }
@@ -107,6 +108,11 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass === TYPE) addPanel(node)
   },
-  afterConfigureGraph: () => requestAnimationFrame(refreshAll),
+  async afterConfigureGraph() {
+    requestAnimationFrame(refreshAll)
+    if (!panels.size) return
+    await remember()
+    refreshAll()
+  },
   onNodeOutputsUpdated: refreshAll,
 })

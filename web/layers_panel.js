@@ -217,9 +217,11 @@ class Item {
     const { row } = this
     const word = (name, values) => this.panel.word(name, values)
     const parts = []
-    if (row.idle) parts.push(element("span", "why", { title: word(row.idle) }, icon("warning"), word(row.idle)))
     const percent = (value) => (value == null ? "?" : brief(value * 100))
-    parts.push(element("span", "range", {}, word("layersRange", { start: percent(row.start), end: percent(row.end) })))
+    const range = word("layersRange", { start: percent(row.start), end: percent(row.end) })
+    this.detail.title = row.idle ? `${word(row.idle)}; ${range}` : range
+    if (row.idle) parts.push(icon("warning"), element("span", "why", {}, word(row.idle)))
+    else parts.push(element("span", "range", {}, range))
     const balance = row.balance === 0 ? "layersConditional" : row.balance !== 1 ? "layersBalance" : ""
     for (const [name, text] of [
       ["mask", row.mask && word("layersMask")],

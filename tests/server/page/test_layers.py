@@ -56,9 +56,7 @@ class Panel:
         self.page.page.locator(f"{PANEL}-row").nth(1).wait_for()
 
     def undo_steps(self) -> int:
-        found: int = self.page.js(
-            "() => app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length"
-        )
+        found: int = self.page.js("() => app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length")
         return found
 
     def picture(self, entry: dict[str, Any]) -> np.ndarray:
@@ -187,6 +185,53 @@ def test_what_was_set_is_saved_and_opened_again(panel: Panel) -> None:
     assert panel.page.js("id => [...app.graph.getNodeById(id).size]", COMPOSE) == pytest.approx(size, abs=2)
 
 
+def test_a_layer_inside_of_a_subgraph_is_listed_and_set(panel: Panel) -> None:
+    panel.page.js(
+        "id => { const { node } = app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)])); window.subgraphNode = node }",
+        EDGES,
+    )
+    panel.page.page.wait_for_timeout(300)
+    # The host loses the link while it closes the gap between the growing inputs.
+    panel.page.js(
+        "id => { const to = app.graph.getNodeById(id); subgraphNode.connect(0, to, to.inputs.findIndex(one => one.name === 'layers.layer1')) }",
+        COMPOSE,
+    )
+    panel.page.page.wait_for_timeout(300)
+    assert panel.titles() == ["Layer: colours", "Layer: edges"]
+    panel.part(1, "eye").click()
+    assert (
+        panel.page.js("() => subgraphNode.subgraph.nodes[0].widgets.find(one => one.name === 'enabled').value") is False
+    )
+    layers = [node for node in panel.page.prompt().values() if node["class_type"] == "ControlComposerLayer"]
+    assert sorted(node["inputs"]["enabled"] for node in layers) == [False, True]
+
+
+def test_a_layer_behind_a_reroute_is_listed_and_one_that_is_bypassed_says_so(panel: Panel) -> None:
+    panel.page.js(
+        "([compose, edges]) => { const reroute = LiteGraph.createNode('Reroute'); app.graph.add(reroute);"
+        " app.graph.getNodeById(edges).connect(0, reroute, 0); reroute.connect(0, app.graph.getNodeById(compose), 2) }",
+        [COMPOSE, EDGES],
+    )
+    panel.page.page.wait_for_timeout(300)
+    assert panel.titles() == ["Layer: edges", "Layer: colours"]
+    panel.page.js(
+        "id => { app.canvas.emitBeforeChange(); app.graph.getNodeById(id).mode = 4; app.canvas.emitAfterChange() }",
+        COLOURS,
+    )
+    assert panel.part(1, "why").inner_text() == "node muted or bypassed"
+
+
+def test_a_pasted_node_has_a_list_of_its_own(panel: Panel) -> None:
+    panel.page.js(
+        "id => { app.canvas.selectNode(app.graph.getNodeById(id)); app.canvas.copyToClipboard(); app.canvas.pasteFromClipboard();"
+        " const [x, y] = app.graph.getNodeById(id).pos; app.graph.nodes.at(-1).setPos(x + 400, y) }",
+        COMPOSE,
+    )
+    panel.page.page.locator(f"{PANEL}-empty:visible").wait_for()
+    assert panel.page.page.locator(PANEL).count() == 2
+    assert panel.titles() == ["Layer: edges", "Layer: colours"]
+
+
 def test_a_layer_that_is_disconnected_leaves_the_list_and_solo(panel: Panel) -> None:
     panel.part(1, "solo").click()
     panel.page.js("id => app.graph.getNodeById(id).disconnectInput(2)", COMPOSE)
@@ -196,16 +241,18 @@ def test_a_layer_that_is_disconnected_leaves_the_list_and_solo(panel: Panel) -> 
 
 
 def test_a_soloed_run_gives_the_picture_of_the_other_layer_off_and_shows_the_hints(panel: Panel) -> None:
+    # Another strength in each renderer: the host tells nothing anew of a node whose result it has already.
     panel.page.js(
         "() => { const set = (id, name, value) => { app.graph.getNodeById(id).widgets.find(one => one.name === name).value = value };"
-        " set(6, 'batch_size', 1); set(18, 'steps', 4) }"
+        " set(6, 'batch_size', 1); set(18, 'steps', 2); set(17, 'strength', LiteGraph.vueNodesMode ? 1.1 : 1.2) }"
     )
     panel.part(0, "solo").click()
     soloed = panel.picture(panel.page.queue())
     panel.page.page.wait_for_timeout(500)
     pictures = panel.page.page.locator(f"{PANEL}-picture")
     panel.page.until(
-        "name => [...document.querySelectorAll(name)].filter(one => one.naturalWidth > 0).length === 2", f"{PANEL}-picture"
+        "name => [...document.querySelectorAll(name)].filter(one => one.naturalWidth > 0).length === 2",
+        f"{PANEL}-picture",
     )
     sources = [pictures.nth(row).get_attribute("src") for row in (0, 1)]
     assert all("type=temp" in source for source in sources)
@@ -220,3 +267,9 @@ def test_a_soloed_run_gives_the_picture_of_the_other_layer_off_and_shows_the_hin
     assert panel.titles() == ["Layer: colours", "Layer: edges"] and len(set(shown)) == 2
     first = panel.page.server.get(shown[0].removeprefix("/api"))
     assert np.asarray(Image.open(io.BytesIO(first)).convert("RGB")).std(-1).max() > 5  # colours; edges are grey
+    # Opened again, the list has the pictures of that run.
+    panel.load(panel.page.workflow())
+    panel.page.until(
+        "name => [...document.querySelectorAll(name)].filter(one => one.naturalWidth > 0).length === 2",
+        f"{PANEL}-picture",
+    )
