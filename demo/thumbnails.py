@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import io
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ if __name__ == "__main__" and not __package__:
 
 from .client import Client
 from .graph import prompt_from_workflow
+
+log = logging.getLogger("demo.thumbnails")
 
 FOLDER = Path(__file__).resolve().parents[1] / "example_workflows"
 WIDTH, HEIGHT = 400, 300
@@ -149,7 +152,7 @@ async def draw(server: str, names: Sequence[str]) -> None:
                 picture = await client.picture(saved[saving[title]][int(which or 0)])
                 pictures.append((title, Image.open(io.BytesIO(picture)).convert("RGB")))
             sheet(pictures).save(FOLDER / f"{name}.jpg", quality=88)
-            print(name, flush=True)
+            log.info("%s", name)
 
 
 def main() -> None:
@@ -157,6 +160,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="those to draw; all without it")
     parser.add_argument("--server", default="http://127.0.0.1:8188", help="address of a ComfyUI with this pack")
     options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     asyncio.run(draw(options.server, options.names))
 
 
