@@ -4,6 +4,7 @@ import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
 import { carrySolo, layersOf, linksOf, move, remember, setEnabled, setSolo, setStrength, slotsOf, soloEditable } from "./layer_rows.js"
 import { heightOf, LayersPanel } from "./layers_panel.js"
+import { remount } from "./remount.js"
 import { words } from "./words.js"
 
 const TYPE = "ControlComposerCompose"
@@ -28,6 +29,7 @@ function addPanel(node) {
   const refresh = () => {
     if (!node.graph) return
     links = linksOf(node)
+    remount(node, panel.element, "control-composer-layers")
     panel.element.classList.toggle("on-canvas", !LiteGraph.vueNodesMode)
     panel.show(layersOf(node), soloEditable(node), spoken)
     node.setDirtyCanvas?.(true, true)
@@ -36,6 +38,13 @@ function addPanel(node) {
     change()
     refreshAll()
   }
+
+  // Zooming goes on over the list; in the newer nodes the page sees to it.
+  panel.element.addEventListener("wheel", (event) => {
+    if (LiteGraph.vueNodesMode) return
+    event.preventDefault()
+    app.canvas.processMouseWheel(event)
+  })
 
   const widget = node.addDOMWidget("layer_list", "CONTROL_COMPOSER_LAYERS", panel.element, {
     serialize: false,

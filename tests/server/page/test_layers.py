@@ -29,7 +29,12 @@ class Panel:
             COMPOSE,
         )
         self.page.page.locator(f"{PANEL}-row").nth(1).wait_for()
-        self.page.page.wait_for_timeout(300)
+        # The page measures its nodes after it has opened a graph, and takes new heights for a change.
+        steps = -1
+        while steps != self.undo_steps():
+            steps = self.undo_steps()
+            self.page.page.wait_for_timeout(300)
+            self.page.js("() => app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")
 
     def part(self, row: int, name: str) -> Any:
         return self.page.page.locator(f"{PANEL}-row").nth(row).locator(f"{PANEL}-{name}").first
