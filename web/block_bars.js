@@ -26,7 +26,8 @@ const STYLE = `
   border-radius: 4px; background: var(--comfy-menu-bg); padding: 1px 6px; cursor: pointer; line-height: 1.3; }
 .control-composer-weights button:hover { border-color: var(--descrip-text); }
 .control-composer-weights button:disabled { opacity: 0.4; cursor: default; }
-.control-composer-weights-presets { display: flex; flex-wrap: wrap; gap: 4px; }
+.control-composer-weights-presets { display: flex; flex-wrap: wrap; gap: 3px; }
+.control-composer-weights-presets button { padding: 1px 5px; }
 .control-composer-weights-plot { position: relative; flex: 1; min-height: 96px; margin: 12px 0 0 20px; display: flex; gap: 3px; touch-action: none; }
 .control-composer-weights-legend { flex: 1; align-self: center; text-align: right; white-space: nowrap; color: var(--descrip-text); font-size: 10px; }
 .control-composer-weights-legend::before { content: ""; display: inline-block; width: 14px; height: 3px; margin-right: 4px; border-radius: 2px;

@@ -145,7 +145,9 @@ def open_page(browser: Any, server: Any) -> Callable[..., Any]:
         palette: str = "dark",
         on: Any = None,
         size: tuple[int, int] = (1600, 1000),
+        before: Callable[[Any], None] | None = None,
     ) -> Iterator[Page]:
+        """`before` is given the browser's context before it loads anything."""
         host = on or server
         settings = {
             "Comfy.VueNodes.Enabled": renderer == "nodes",
@@ -161,6 +163,8 @@ def open_page(browser: Any, server: Any) -> Callable[..., Any]:
                 lambda address: not address.startswith((host.url, "data:", "blob:")),
                 lambda route: route.abort("blockedbyclient"),
             )
+            if before is not None:
+                before(context)
             page = context.new_page()
             page.set_default_timeout(30_000)
             found = Page(page, host)
