@@ -176,7 +176,9 @@ def test_the_product_is_that_of_the_nodes() -> None:
     assert numbers(answer) == own
     by_level = {0: 0.5, 1: 1.0, 2: 1.0}
     rest = [
-        (2.0 if block.place == "middle" else by_level[block.level]) * {0: 0.25, 1: 0.5, 2: 1}[block.level] * 2**block.level
+        (2.0 if block.place == "middle" else by_level[block.level])
+        * {0: 0.25, 1: 0.5, 2: 1}[block.level]
+        * 2**block.level
         for block in blocks
     ]
     expected = [a * b * c for a, b, c in zip(own, SoftWeights(0.5)(blocks), rest, strict=True)]
