@@ -12,7 +12,7 @@ from control_composer.page import locales
 from control_composer.page.locales import CATEGORIES, ENGLISH, LOCALES, Key, Words
 
 WEB = Path(__file__).resolve().parents[2] / "web"
-COMPLETE: tuple[str, ...] = ("ko", "zh")
+COMPLETE = locales.LANGUAGES
 """The languages in which nothing may be missing."""
 OURS = "controlComposer"
 SYNTAX = "@{}|%"
