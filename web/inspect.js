@@ -78,7 +78,7 @@ function layersOf({ layers, steps }, say) {
   const rows = layers.map((layer) => {
     const count = layer.gains.filter((gain) => gain != null).length
     return [
-      layer.name.replace(/\.safetensors$/, ""),
+      breaking(layer.name.replace(/\.safetensors$/, "")),
       !count ? say.inspectNever : count === steps ? fill(say.inspectAll, { count }) : `${layer.ran} / ${steps}`,
       bars(layer.gains),
       ...(adds ? [layer.adds] : []),
@@ -87,6 +87,11 @@ function layersOf({ layers, steps }, say) {
     ]
   })
   return make("div", { class: "control-composer-panel-scroll control-composer-panel-layers", tabindex: 0 }, table(head, rows, false))
+}
+
+/** Names of files may break behind their underscores. */
+function breaking(name) {
+  return make("span", {}, ...name.split(/(?<=_)/).flatMap((part) => [part, make("wbr")]))
 }
 
 /** The strength of each step, small, with the numbers as text. */

@@ -51,10 +51,11 @@ export function addPanel(node, name, least = 40) {
     serialize: false, // not queued …
     hideOnZoom: false,
     margin: MARGIN,
-    getMinHeight: height,
-    getMaxHeight: height,
   })
   widget.serialize = false // … and not saved
+  // As high as what is in it, and no higher: room to spare is for texts and pictures.
+  widget.computeSize = (width) => [width, height()]
+  widget.computeLayoutSize = undefined
   // The newer nodes are as high as what is in them; on the canvas a node has to be told.
   const watch = new ResizeObserver(() => {
     if (!inner.offsetHeight || !element.closest(".dom-widget")) return
