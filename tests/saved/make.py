@@ -64,8 +64,10 @@ async kinds => {
       if (/[2-9]$/.test(input.name) && input.name.includes('.')) break
     }
   }
-  const change = node => {
+  const change = (node, done) => {
     for (const widget of [...(node.widgets ?? [])]) {
+      if (done.has(widget.name)) continue
+      done.add(widget.name)
       if (widget.serialize === false || widget.options?.serialize === false || widget.name === 'control_after_generate') continue
       const options = widget.options ?? {}
       let values = options.values
@@ -91,9 +93,11 @@ async kinds => {
   for (const kind of kinds) {
     const node = made.find(one => one.type === kind) ?? await add(kind)
     if (!made.includes(node)) made.push(node)
-    change(node)
+    const changed = new Set()
+    change(node, changed)
+    // A choice with inputs of its own shows them now.
     await new Promise(done => setTimeout(done, 30))
-    change(node)
+    change(node, changed)
     await connect(node, 0)
   }
   await new Promise(done => setTimeout(done, 300))
