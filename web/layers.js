@@ -30,7 +30,6 @@ function addPanel(node) {
     if (!node.graph) return
     links = linksOf(node)
     remount(node, panel.element, "control-composer-layers")
-    panel.element.classList.toggle("on-canvas", !LiteGraph.vueNodesMode)
     panel.show(layersOf(node), soloEditable(node), spoken)
     node.setDirtyCanvas?.(true, true)
   }
