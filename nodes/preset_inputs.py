@@ -73,7 +73,8 @@ def curve_from(value: Any) -> Curve:
                 f'The preset has "{str(interpolation)[:40]}" as the interpolation of its curve, but it is one of '
                 f"{', '.join(INTERPOLATIONS.values())}; write one of these."
             )
-    return read_curve(value).interp
+    curve: Curve = read_curve(value).interp
+    return curve
 
 
 def curve_json(curve: Curve) -> dict[str, Any]:

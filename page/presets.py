@@ -19,9 +19,8 @@ LAYERS = {
     node.define_schema().node_id: node
     for node in (apply.ControlComposerApply, apply.ControlComposerLayer, union.ControlComposerUnionLayer)
 }
-COMPUTED = {
-    node.define_schema().node_id: node for node in (*weight.NODES, *schedule.NODES, preset.ControlComposerLayerPreset)
-}
+PURE: list[type[io.ComfyNode]] = [*weight.NODES, *schedule.NODES, preset.ControlComposerLayerPreset]
+COMPUTED = {node.define_schema().node_id: node for node in PURE}
 """Nodes that are functions of what is typed into them, so that their outputs are known before anything runs."""
 
 NUMBERS = ("strength", "start_percent", "end_percent", "uncond_strength")
@@ -56,9 +55,10 @@ def layer_preset(question: dict[str, Any]) -> dict[str, Any]:
 
     The layer's own settings, what is connected to it, and its presets, multiplied as in a run. Raises ValueError, one sentence.
     """
-    prompt, key = question.get("prompt"), str(question.get("node"))
-    entry = prompt.get(key) if isinstance(prompt, dict) else None
-    node = LAYERS.get(entry.get("class_type")) if isinstance(entry, dict) else None
+    found, key = question.get("prompt"), str(question.get("node"))
+    prompt: dict[str, Any] = found if isinstance(found, dict) else {}
+    entry = prompt.get(key)
+    node = LAYERS.get(str(entry.get("class_type"))) if isinstance(entry, dict) else None
     if node is None:
         raise PresetError(
             "The settings of this node cannot be exported, since it is switched off or no layer; switch it on, or choose a Control Layer."
