@@ -19,7 +19,11 @@ from playwright.sync_api import sync_playwright
 
 BUILD = """
 async kinds => {
-  app.graph.clear()
+  // A graph of its own: the page keeps the values of widgets by graph, node and name, also after it is cleared.
+  await app.loadGraphData({
+    id: crypto.randomUUID(), revision: 0, last_node_id: 0, last_link_id: 0,
+    nodes: [], links: [], groups: [], config: {}, extra: {}, version: 0.4
+  })
   const made = []
   const add = async kind => {
     const node = LiteGraph.createNode(kind)
