@@ -276,26 +276,32 @@ export class BlockBars {
     this.focus(index)
     if (!this.open) return
     plotCapture(this.plot, event.pointerId)
-    this.pressed = { index, x: event.clientX, y: event.clientY }
+    this.pressed = { index, x: event.clientX, y: event.clientY, value: this.weightAt(event) }
   }
 
   drag(event) {
     if (!this.pressed) return this.hover(this.indexAt(event))
-    const { x, y } = this.pressed
-    if (!this.stroke && Math.hypot(event.clientX - x, event.clientY - y) < MOVED) return
-    const index = this.indexAt({ clientX: event.clientX, clientY: 0 })
-    const value = this.weightAt(event)
-    const last = this.stroke ?? { index, value }
+    // A quick stroke comes in few events, each with the places between.
+    const places = event.getCoalescedEvents?.() ?? []
+    for (const place of places.length ? places : [event]) this.move(place)
+    if (this.stroke) this.drawn()
+  }
+
+  move(place) {
+    const { x, y, index: first, value: begun } = this.pressed
+    if (!this.stroke && Math.hypot(place.clientX - x, place.clientY - y) < MOVED) return
+    const index = this.indexAt({ clientX: place.clientX, clientY: 0 })
+    const value = this.weightAt(place)
+    const last = this.stroke ?? (index === first ? { index, value } : { index: first, value: begun })
     this.stroke = { index, value }
     this.element.classList.add("control-composer-weights-drawing")
     const way = Math.abs(index - last.index)
-    for (let step = way ? 1 : 0; step <= way; step++) {
+    for (let step = 0; step <= way; step++) {
       const share = way ? step / way : 1
       this.change(last.index + Math.sign(index - last.index) * step, last.value + (value - last.value) * share)
     }
     this.at = index
     this.near = index
-    this.drawn()
   }
 
   drawn() {

@@ -13,7 +13,8 @@ const FILE = "control_net_name"
 const KIND = "control_composer_blocks"
 const HEIGHT = 232
 const SOON = 80
-const SHORTLY = 5000
+const SHORTLY = 20_000
+const MOMENT = 2000
 const editors = new Set()
 let left = null
 
@@ -190,7 +191,7 @@ async function equip(node) {
   for (const name of ["onConfigure", "onConnectionsChange", "onAdded"]) chain(node, name, () => editor.soon())
   chain(node, "onRemoved", () => {
     // The page takes the element away a moment before.
-    if (holder.contains(document.activeElement) || Date.now() - out < SOON * 5) left = { node: node.id, at: editor.bars.at, time: Date.now() }
+    if (holder.contains(document.activeElement) || Date.now() - out < MOMENT) left = { node: node.id, at: editor.bars.at, time: Date.now() }
     editor.bars.remove()
     editors.delete(editor)
   })

@@ -67,7 +67,11 @@ class Editor:
 
     def write(self, text: str) -> None:
         """As typed into the node's own field."""
-        self.page.page.locator("textarea").filter(visible=True).first.fill(text)
+        at = self.page.js(
+            "text => [...document.querySelectorAll('textarea')].findIndex(one => one.value === text && one.checkVisibility())",
+            self.text(),
+        )
+        self.page.page.locator("textarea").nth(at).fill(text)
 
     def shown(self) -> list[float]:
         found: list[float] = self.page.js(
@@ -88,7 +92,7 @@ class Editor:
         return found
 
     def steps(self) -> int:
-        found: int = self.page.js(f"() => {TRACKER}.undoQueue.length")
+        found: int = self.page.js(f"() => {{ {TRACKER}.captureCanvasState(); return {TRACKER}.undoQueue.length }}")
         return found
 
     def key(self, *keys: str) -> None:
@@ -103,7 +107,7 @@ class Editor:
         mouse.down()
         mouse.move(a["x"] + a["width"] / 2, a["y"] + a["height"] * (1 - start), steps=3)
         if last != first:
-            mouse.move(b["x"] + b["width"] / 2, b["y"] + b["height"] * (1 - end), steps=3)
+            mouse.move(b["x"] + b["width"] / 2, b["y"] + b["height"] * (1 - end))
         mouse.up()
 
 
