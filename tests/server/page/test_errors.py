@@ -23,7 +23,11 @@ MADE = """
     node.connect(0, apply, apply.inputs.findIndex(({ name }) => name === output))
     return node
   }
-  window.marked = () => app.graph.nodes.filter((node) => node.has_errors).map((node) => node.type)
+  // What the page draws a node's border by: what it may not queue, and what failed in a run.
+  const bad = (node) => node.has_errors || String(app.lastExecutionError?.node_id) === String(node.id)
+  window.marked = () => app.graph.nodes.filter(bad).map((node) => node.type)
+  window.marked_id = () => String(app.graph.nodes.find(bad).id)
+  window.shows = (words) => words.every((word) => document.body.textContent.includes(word))
   window.more = () => document.querySelector("[data-testid='error-overlay-see-errors']")
 }
 """
@@ -78,18 +82,15 @@ CASES = {
 def test_our_sentence_is_on_the_page_and_the_node_is_marked(page: Any, case: str) -> None:
     change, node, words = CASES[case]
     broken(page, change)
-    page.until("() => marked().length", seconds=200)
+    page.until("() => marked().length", seconds=120)
     assert page.js("() => marked()") == [node]
     # The overlay is short; its button opens the panel with all of it, which then stays open.
-    page.until("() => { more()?.click(); return !more() }")
-    page.until(
-        "words => words.every((word) => document.body.innerText.includes(word) || document.body.innerHTML.includes(word))",
-        words,
-        30,
-    )
+    page.until("words => more() || shows(words)", words)
+    page.js("() => more()?.click()")
+    page.until("words => shows(words)", words, 30)
     if page.renderer == "nodes":
-        identifier = page.js("type => app.graph.nodes.find((node) => node.type === type && node.has_errors).id", node)
+        identifier = page.js("() => marked_id()")
         page.until(
             "id => document.querySelector(`[data-node-id='${id}'] .ring-destructive-background`) !== null",
-            str(identifier),
+            identifier,
         )
