@@ -15,7 +15,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "example_workflows"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 RUN_ELSEWHERE = {"demo_composed", "demo_fidelity", "demo_one_control", "demo_training", "demo_two_controls"}
 RUN = [name for name in NAMES if name.startswith("demo_") and name not in RUN_ELSEWHERE]
-NEEDING = [name for name in NAMES if not name.startswith("demo_") and name != "native_preprocessors"]
+TESTED_BY_ITSELF = {"native_preprocessors", "compare_sets"}
+NEEDING = [name for name in NAMES if not name.startswith("demo_") and name not in TESTED_BY_ITSELF]
 FILES = {
     ("CheckpointLoaderSimple", "ckpt_name"),
     ("ControlComposerLoad", "control_net_name"),
@@ -38,9 +39,6 @@ def test_it_runs(server: Any, name: str) -> None:
 @pytest.mark.parametrize("name", NEEDING)
 def test_only_its_files_are_missing(server: Any, name: str) -> None:
     prompt = server.example(name)
-    if name == "compare_sets":  # its file is looked for when it runs
-        prompt = {number: node for number, node in prompt.items() if node["class_type"] == "ControlComposerDemoScenes"}
-        return
     with pytest.raises(urllib.error.HTTPError) as refusal:
         server.post("/prompt", {"prompt": prompt})
     refused = json.loads(refusal.value.read())["node_errors"]
@@ -51,3 +49,13 @@ def test_only_its_files_are_missing(server: Any, name: str) -> None:
     }
     assert complaints
     assert complaints <= FILES
+
+
+def test_the_comparison_of_sets_runs_until_it_asks_for_its_network(server: Any) -> None:
+    prompt = server.example("compare_sets")
+    few = {"KSampler": {"steps": 1}, "EmptyLatentImage": {"batch_size": 2}, "ControlComposerDemoScenes": {"count": 2}}
+    for node in prompt.values():
+        node["inputs"].update(few.get(node["class_type"], {}))
+    with pytest.raises(server.Failed, match="models/evaluation") as failure:
+        server.run(prompt)
+    assert failure.value.node_type == "ControlComposerCompareSets"
