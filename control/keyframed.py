@@ -163,7 +163,8 @@ def apply_keyframed(
         keyframing = replace(keyframing, timeline=keyframing.timeline or control_net.keyframing.timeline)
         control_net = control_net.freed()
     if isinstance(image_bhwc, LatentHint):
-        image_bhwc, vae = image_bhwc.image, image_bhwc.vae
+        vae = image_bhwc.vae
+        image_bhwc = image_bhwc.image
     layer = make_layer(
         control_net,
         hint_from_image(image_bhwc, NODE),
