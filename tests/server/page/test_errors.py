@@ -57,7 +57,7 @@ def broken(page: Any, change: str) -> None:
 CASES = {
     "a wrong count of weights": (
         "() => { put('ControlComposerBlockWeights', 'weights', { values: '1, 2, 3' }) }",
-        "KSampler",
+        "ControlComposerApply",
         ["Block Weights has 3 numbers, but this control has 13 blocks"],
     ),
     "an unknown word": (
