@@ -94,28 +94,28 @@ function placeOf(node) {
 
 /** What the last run said of each layer; the page keeps it as it keeps pictures. */
 function toldTo(node) {
-  const root = !node.graph || node.graph === app.rootGraph
-  const locator = root ? String(node.id) : `${node.graph.id}:${node.id}`
-  const texts = app.nodeOutputs?.[locator]?.[TOLD] ?? remembered(node)
+  const texts = keptOf(node) ?? remembered(node)
   return texts.map((text) => JSON.parse(text))
 }
 
-let history = { workflow: null, entries: [] }
+function keptOf(node) {
+  const root = !node.graph || node.graph === app.rootGraph
+  return app.nodeOutputs?.[root ? String(node.id) : `${node.graph.id}:${node.id}`]?.[TOLD]
+}
 
-/** Asks the host for earlier runs of the workflow that was opened: it tells nothing anew of a node whose result it has already. */
-export async function remember() {
-  const workflow = app.rootGraph?.id
-  if (!workflow || workflow === history.workflow) return
-  history = { workflow, entries: [] }
+let runs = []
+
+/** Asks the host for earlier runs of the workflow that was opened: it tells nothing anew of nodes whose results it has already. */
+export async function remember(nodes) {
+  if (nodes.every(keptOf)) return
   const found = await (await api.fetchApi("/history?max_items=10")).json()
-  const ofThis = (entry) => entry.prompt?.[3]?.extra_pnginfo?.workflow?.id === workflow
-  history = { workflow, entries: Object.values(found).filter(ofThis).reverse() }
+  runs = Object.values(found).reverse()
 }
 
 function remembered(node) {
-  if (history.workflow !== app.rootGraph?.id) return []
   const id = [...placeOf(node).path, node].map((each) => each.id).join(":")
-  return history.entries.map((entry) => entry.outputs?.[id]?.[TOLD]).find(Boolean) ?? []
+  const ofThis = (run) => run.prompt?.[3]?.extra_pnginfo?.workflow?.id === app.rootGraph?.id
+  return runs.filter(ofThis).map((run) => run.outputs?.[id]?.[TOLD]).find(Boolean) ?? []
 }
 
 function soloOf(place) {

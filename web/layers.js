@@ -9,7 +9,8 @@ import { words } from "./words.js"
 
 const TYPE = "ControlComposerCompose"
 const MARGIN = 10
-const panels = new Set()
+/** What shows the list of each node anew. */
+const panels = new Map()
 let spoken = {}
 
 function addPanel(node) {
@@ -63,9 +64,9 @@ function addPanel(node) {
   })
   chain(node, "onConfigure", (saved) => fit(node, saved))
   chain(node, "onExecuted", refresh)
-  chain(node, "onAdded", () => panels.add(refresh))
-  chain(node, "onRemoved", () => panels.delete(refresh))
-  if (node.graph) panels.add(refresh)
+  chain(node, "onAdded", () => panels.set(node, refresh))
+  chain(node, "onRemoved", () => panels.delete(node))
+  if (node.graph) panels.set(node, refresh)
   requestAnimationFrame(refresh)
 }
 
@@ -94,7 +95,7 @@ function showNode(node) {
 }
 
 function refreshAll() {
-  for (const refresh of panels) refresh()
+  for (const refresh of panels.values()) refresh()
 }
 
 function addStyle() {
@@ -118,8 +119,7 @@ app.registerExtension({
   },
   async afterConfigureGraph() {
     requestAnimationFrame(refreshAll)
-    if (!panels.size) return
-    await remember()
+    await remember([...panels.keys()])
     refreshAll()
   },
   onNodeOutputsUpdated: refreshAll,
