@@ -3,10 +3,11 @@
     python host.py serve                                        in another terminal
     python host.py python benchmarks/draw_nodes.py [--server http://127.0.0.1:8188] [--only ControlComposerApply …]
     python host.py python benchmarks/draw_nodes.py --gallery
+    python host.py python benchmarks/draw_nodes.py --workflow example_workflows/demo_composed.json [--renderer canvas]
 
-Without --gallery: web/docs/pictures/<node id>.webp of each node, in the dark theme at 100 %. With it: docs/page/<section>_<dark|light>.webp, all nodes of a
-menu section beside each other in both themes, some zoomed out, and docs/nodes.md, the list of all nodes. Needs Chromium (or CHROMIUM, a
-path). The server's settings stay as they are: the page is told others on the way.
+Without more: web/docs/pictures/<node id>.webp of each node, in the dark theme at 100 %. --gallery: docs/page/<section>_<dark|light>.webp, all nodes of
+a menu section beside each other in both themes, some of them zoomed out, and docs/nodes.md, the list of all nodes. --workflow: a workflow that was
+run, with what its nodes show then. Needs Chromium (or CHROMIUM, a path). The server's settings stay as they are: the page is told others on the way.
 """
 
 from __future__ import annotations
@@ -84,7 +85,6 @@ ADD = """ids => {
   app.graph.state.lastNodeId = last;
   app.canvas.ds.scale = 1;
   app.canvas.ds.offset = [0, 0];
-  app.canvas.background_image = null;
   ids.forEach((id, number) => {
     const node = LiteGraph.createNode(id);
     app.graph.add(node);
@@ -104,12 +104,27 @@ BOUNDS = """() => app.graph.nodes.map(node => {
   const scale = app.canvas.ds.scale;
   return [node.pos[0], node.pos[1] - title, box.width / scale, box.height / scale];
 })"""
-LAY = """([places, scale]) => {
+LAY = """([places, scale, shift]) => {
   app.canvas.ds.scale = scale;
+  app.canvas.ds.offset = [shift, shift];
+  // A change of the theme brings the grid back.
+  app.canvas.background_image = null;
   app.graph.nodes.forEach((node, number) => {
     const at = places[number];
     node.pos = at ? [at[0], at[1] + LiteGraph.NODE_TITLE_HEIGHT] : [9000, 9000];
   });
+  app.canvas.setDirty(true, true);
+}"""
+
+RUN = """async () => {
+  const known = Object.keys(await (await fetch("/history")).json());
+  await app.queuePrompt(0, 1);
+  while (Object.keys(await (await fetch("/history")).json()).every(id => known.includes(id)))
+    await new Promise(done => setTimeout(done, 500));
+}"""
+SHOW = """([scale, right, down]) => {
+  app.canvas.ds.scale = scale;
+  app.canvas.ds.offset = [right, down];
   app.canvas.setDirty(true, true);
 }"""
 
@@ -126,7 +141,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     chosen = [name for name in nodes if not options.only or name in options.only]
     with opened(options.server, options.renderer) as view:
-        if options.gallery:
+        if options.workflow:
+            for theme, picture in workflow(view, options.workflow).items():
+                save(picture, SHEETS / f"{options.workflow.stem}_{theme}.webp")
+        elif options.gallery:
             gallery(view, nodes, chosen)
         else:
             for name, picture in draw(view, chosen, [options.theme])[options.theme].items():
@@ -155,6 +173,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--theme", choices=THEMES, default="dark")
     parser.add_argument("--renderer", choices=RENDERERS, default="nodes")
     parser.add_argument("--gallery", action="store_true", help="the sheets and the list of docs/ in their place")
+    parser.add_argument("--workflow", type=Path, metavar="FILE", help="runs it and draws all of it")
     options = parser.parse_args(arguments)
     options.server = options.server.rstrip("/")
     return options
@@ -191,6 +210,7 @@ def draw(
     """Theme -> id -> picture of the node, placed alone with its defaults."""
     found: dict[str, dict[str, Image.Image]] = {theme: {} for theme in themes}
     waiting = list(names)
+    shift = PLACE["left"] / scale - PLACE["left"]  # so that nothing comes below the page's bars
     while waiting:
         asked = waiting[:AT_ONCE]
         view.evaluate(ADD, asked)
@@ -201,7 +221,7 @@ def draw(
                 places = laid(boxes)
                 if not any(places):
                     raise SystemExit(f"draw_nodes: {asked[0]} is larger than the view of {VIEW[0]}x{VIEW[1]}.")
-                view.evaluate(LAY, [places, scale])
+                view.evaluate(LAY, [places, scale, shift])
                 before, boxes = boxes, settled(view)
                 shot = Image.open(BytesIO(view.screenshot())).convert("RGB")
                 if [box[2:] for box in boxes] == [box[2:] for box in before] and bounds(view) == boxes:
@@ -210,10 +230,35 @@ def draw(
                 if place is not None:
                     corners = (left, top, left + width, top + height)
                     edges = [
-                        round(at * scale) + side * MARGIN for at, side in zip(corners, (-1, -1, 1, 1), strict=True)
+                        round((at + shift) * scale) + side * MARGIN
+                        for at, side in zip(corners, (-1, -1, 1, 1), strict=True)
                     ]
                     found[theme][name] = shot.crop((edges[0], edges[1], edges[2], edges[3]))
         waiting = [name for name in waiting if name not in found[themes[0]]]
+    return found
+
+
+def workflow(view: Any, path: Path) -> dict[str, Image.Image]:
+    """Theme -> a workflow after its run, as large as the view allows."""
+    view.evaluate(
+        "async graph => { await app.loadGraphData(graph, true, true) }", json.loads(path.read_text(encoding="utf-8"))
+    )
+    settled(view)
+    view.evaluate(RUN)
+    boxes = settled(view)
+    left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
+    width, height = max(box[0] + box[2] for box in boxes) - left, max(box[1] + box[3] for box in boxes) - top
+    scale = min(1.0, (PLACE["right"] - PLACE["left"]) / width, (PLACE["bottom"] - PLACE["top"]) / height)
+    view.evaluate(SHOW, [scale, PLACE["left"] / scale - left, PLACE["top"] / scale - top])
+    found = {}
+    for theme in THEMES:
+        view.evaluate("theme => app.extensionManager.setting.set('Comfy.ColorPalette', theme)", theme)
+        settled(view)
+        shot = Image.open(BytesIO(view.screenshot())).convert("RGB")
+        edges = (PLACE["left"], PLACE["top"], PLACE["left"] + width * scale, PLACE["top"] + height * scale)
+        found[theme] = shot.crop(
+            (edges[0] - MARGIN, edges[1] - MARGIN, round(edges[2]) + MARGIN, round(edges[3]) + MARGIN)
+        )
     return found
 
 
@@ -311,7 +356,8 @@ def page(nodes: dict[str, dict[str, Any]]) -> str:
         "Every node of the pack by menu section, as the page draws it in its dark and its light theme, with what it does. Each name leads to the help page that the",
         "page shows too: select a node and press the ⓘ above it. This list and its pictures are made by `benchmarks/draw_nodes.py --gallery`.",
         "",
-        "[zoomed out, dark](page/zoomed_out_dark.webp) · [zoomed out, light](page/zoomed_out_light.webp)",
+        "Some of them at half of their size: [dark](page/zoomed_out_dark.webp), [light](page/zoomed_out_light.webp). A workflow after its run, with the editors at work:",
+        "[dark](page/demo_composed_dark.webp), [light](page/demo_composed_light.webp).",
     ]
     for section, names in sections(nodes).items():
         lines += ["", f"## {section}", ""]
