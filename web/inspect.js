@@ -6,7 +6,7 @@ import { addPanel, addStyle, brief, make, table } from "./panel.js"
 import { fill, words } from "./words.js"
 
 const REPORT = "ControlComposerReport"
-const PICTURES = ["ControlComposerHeatmap", "ControlComposerHintOverlay", "ControlComposerFidelity"]
+const PICTURES = ["ControlComposerHeatmap", "ControlComposerHintOverlay", "ControlComposerFidelity", "ControlComposerTrain"]
 const WIDTH = 480
 const CORNER = 45 // of the host's own buttons on the picture, on the canvas
 const STILL = 4
