@@ -5,12 +5,14 @@ import { api } from "../../scripts/api.js"
 import { ask } from "./ask.js"
 import { BlockBars } from "./block_bars.js"
 import { placesOf, sourceOf, targetsOf, valueOf } from "./graph.js"
+import { remount } from "./remount.js"
 import { words } from "./words.js"
 
 const NODE = "ControlComposerBlockWeights"
 const TYPE = "BLOCK_WEIGHTS"
 const FILE = "control_net_name"
 const KIND = "control_composer_blocks"
+const HOLDER = "control-composer-weights-holder"
 const HEIGHT = 232
 const SOON = 80
 const SHORTLY = 20_000
@@ -19,8 +21,8 @@ const editors = new Set()
 let left = null
 
 class Editor {
-  constructor(node, values, word) {
-    Object.assign(this, { node, values, word, asked: 0, question: "", answer: null })
+  constructor(node, values, holder, word) {
+    Object.assign(this, { node, values, holder, word, asked: 0, question: "", answer: null })
     this.bars = new BlockBars(word, {
       draw: (weights) => this.set(`[${weights.join(", ")}]`),
       done: () => keep(),
@@ -37,8 +39,7 @@ class Editor {
   }
 
   set(text) {
-    this.values.value = text
-    this.values.callback?.(text)
+    this.values.value = text // which calls its callback
     this.node.graph?.setDirtyCanvas(true, true)
     this.soon()
   }
@@ -67,6 +68,7 @@ class Editor {
 
   show(answer, locked) {
     this.answer = answer
+    remount(this.node, this.holder, HOLDER)
     this.bars.show(answer, locked)
     if (left?.node === this.node.id) this.regain()
   }
@@ -171,7 +173,7 @@ async function equip(node) {
   const values = node.widgets?.find((widget) => widget.name === "values")
   if (!values) return
   const holder = document.createElement("div")
-  holder.className = "control-composer-weights-holder"
+  holder.className = HOLDER
   const widget = node.addDOMWidget("bars", "control_composer_bars", holder, {
     serialize: false,
     hideOnZoom: false,
@@ -182,7 +184,7 @@ async function equip(node) {
   const [width, height] = node.computeSize()
   node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)])
   passOn(holder)
-  const editor = new Editor(node, values, await words())
+  const editor = new Editor(node, values, holder, await words())
   let out = 0
   holder.addEventListener("focusout", () => (out = Date.now()))
   holder.style.minHeight = `${HEIGHT - 2 * 10}px`
