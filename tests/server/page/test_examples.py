@@ -153,7 +153,7 @@ def insert(page: Any, name: str) -> None:
         page.page.wait_for_timeout(700)
         if field.is_visible():
             break
-    field.fill(name)
+    field.fill(name.split(" (")[0])  # the page finds nothing for more than 32 letters
     page.page.locator("[data-testid=result-item], li[role=option]").filter(has_text=name).first.click()
     page.until("() => app.graph.nodes.length > 0")
     page.page.mouse.click(700, 600)  # where the page lets a new node follow the mouse
