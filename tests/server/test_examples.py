@@ -39,9 +39,10 @@ def test_it_runs(server: Any, name: str) -> None:
 @pytest.mark.parametrize("name", NEEDING)
 def test_only_its_files_are_missing(server: Any, name: str) -> None:
     prompt = server.example(name)
-    with pytest.raises(urllib.error.HTTPError) as refusal:
-        server.post("/prompt", {"prompt": prompt})
-    refused = json.loads(refusal.value.read())["node_errors"]
+    try:
+        refused = server.post("/prompt", {"prompt": prompt})["node_errors"]  # what needs no file would run
+    except urllib.error.HTTPError as refusal:
+        refused = json.loads(refusal.read())["node_errors"]
     complaints = {
         (prompt[number]["class_type"], complaint["extra_info"].get("input_name", "image"))
         for number, found in refused.items()
