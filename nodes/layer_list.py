@@ -66,8 +66,9 @@ def origin_of(node: type[io.ComfyNode], number: int) -> tuple[str, str]:
     """Id and title of the node that a layer comes from, the id as within the graph that holds `node`; empty where the host does not say or it lies
     outside of that graph.
     """
-    prompt, own = getattr(node.hidden, "prompt", None), getattr(node.hidden, "unique_id", None)
-    link = ((prompt or {}).get(own) or {}).get("inputs", {}).get(f"layers.layer{number - 1}")
+    prompt: dict[str, Any] = getattr(node.hidden, "prompt", None) or {}
+    own = getattr(node.hidden, "unique_id", None)
+    link = (prompt.get(str(own)) or {}).get("inputs", {}).get(f"layers.layer{number - 1}")
     if not isinstance(link, list) or not link or link[0] not in prompt:
         return "", ""
     graph = str(own).rpartition(":")[0]  # ids of nodes inside of subgraphs are "subgraph:node"

@@ -44,7 +44,8 @@ def words_of(nodes: Iterable[Any]) -> Words:
         found[own, "description"] = schema.description
         for item in schema.inputs:
             for key, text in input_words(item):
-                found[(own, "inputs", *key)] = "" if old and key[-1] == "name" else text
+                place = (own, "inputs", *key)
+                found[place] = "" if old and key[-1] == "name" else text
         for index, item in enumerate(schema.outputs):
             found[own, "outputs", str(index), "name"] = "" if old else item.display_name or item.id
             found[own, "outputs", str(index), "tooltip"] = item.tooltip
@@ -57,7 +58,7 @@ def input_words(item: Any) -> Iterator[tuple[Key, str]]:
     """Name and tooltip of an input and of those that come and go with it, under the keys by which the page asks: dots become underscores."""
     yield (plain(item.id), "name"), item.display_name or item.id
     yield (plain(item.id), "tooltip"), item.tooltip
-    template = getattr(item, "template", None)
+    template: Any = getattr(item, "template", None)
     if hasattr(template, "prefix"):  # a growing input; the page names what grows itself
         for number in range(template.max):
             yield (plain(f"{item.id}.{template.prefix}{number}"), "tooltip"), template.input.tooltip
@@ -68,7 +69,7 @@ def input_words(item: Any) -> Iterator[tuple[Key, str]]:
     for name, different in tooltips.items():
         yield (plain(f"{item.id}.{name}"), "name"), name
         if len(different) == 1:  # the key says nothing of the choice; where choices differ, the page shows the schema's
-            yield (plain(f"{item.id}.{name}"), "tooltip"), *different
+            yield (plain(f"{item.id}.{name}"), "tooltip"), different.pop()
 
 
 def plain(identifier: str) -> str:

@@ -77,7 +77,7 @@ def noise_of(nodes: Sequence[Node]) -> Noise | None:
 def stable_diffusion() -> Any:
     """The host's for SD1, SD2 and SDXL."""
 
-    class Sampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):  # type: ignore[misc]
+    class Sampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
         pass
 
     return Sampling()

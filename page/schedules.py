@@ -120,7 +120,7 @@ def schedule(question: dict[str, Any]) -> dict[str, Any]:
 
 def chain_of(question: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Raises ValueError."""
-    chain = question.get("chain")
+    chain: Any = question.get("chain")
     nodes = [*chain, question.get("sampler")] if isinstance(chain, list) and chain else [0]
     if not all(one is None or (isinstance(one, dict) and isinstance(one.get("values"), dict)) for one in nodes):
         found = "is not made of nodes"

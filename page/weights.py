@@ -262,4 +262,4 @@ def written(values: Sequence[float]) -> str:
 
 def default_values() -> str:
     inputs = WEIGHTS_NODES["ControlComposerBlockWeights"].define_schema().inputs
-    return str(next(given.default for given in inputs if given.id == "values"))  # type: ignore[attr-defined]
+    return str(next(given.default for given in inputs if given.id == "values"))

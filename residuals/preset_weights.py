@@ -69,7 +69,7 @@ def weights_json(weights: BlockWeights) -> Any:
             for name, value in weights.values
         }
     if type(weights) is ResolutionWeights:
-        said = {"resolution": weights.form, "size": weights.size, "reference": plain(weights.reference)}
+        said: dict[str, Any] = {"resolution": weights.form, "size": weights.size, "reference": plain(weights.reference)}
         return without_defaults(said, KEYS["resolution"])
     if type(weights) is SoftWeights:
         return without_defaults({"soft": plain(weights.base), "ladder": weights.ladder}, KEYS["soft"])

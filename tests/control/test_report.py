@@ -219,6 +219,7 @@ def test_json_holds_everything_and_only_finite_numbers():
         "hint_size": [512, 512],
         "latent_size": [64, 64],
         "seconds": 0.01,
+        "held_from": None,
         "residual_bytes": 26_000_000,
         "shares": None,
     }
