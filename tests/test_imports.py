@@ -19,8 +19,12 @@ MAY_IMPORT = {
     "nodes": {"checkpoints", "control", "demo", "evaluation", "preprocessors", "residuals", "training"},
     "page": {"checkpoints", "control", "nodes", "residuals"},
 }
-# Its command trains on the demo world too, which is trained by the same loop.
-ALSO = {"training/bases.py": {"demo"}}
+ALSO = {
+    # Its command trains on the demo world too, which is trained by the same loop.
+    "training/bases.py": {"demo"},
+    # The words of all nodes.
+    "page/locales.py": {"SECTIONS"},
+}
 WITH_THE_HOST = {
     # What puts weights into the host's classes and hands.
     "checkpoints": {"build", "networks", "difference", "mapping", "unet_weights"},
