@@ -35,8 +35,6 @@ def small() -> dict[str, Any]:
             node["widgets_values"][2] = STEPS
         if node["type"] == "EmptyLatentImage":
             node["widgets_values"] = [64, 64, 1]
-        if node["type"] == "PreviewImage":
-            node["pos"][0] += 2000  # The overlay above it grows when it shows its own.
     return workflow
 
 
