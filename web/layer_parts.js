@@ -16,9 +16,9 @@ const ICONS = {
   balance: '<path d="M8 2v12M3 5h10M1.5 10L3 5l1.5 5a1.5 1.5 0 0 1-3 0zM11.5 10L13 5l1.5 5a1.5 1.5 0 0 1-3 0z"/>',
 }
 
-/** @param {number} value */
+/** @param {number | null} value anything else, as of a widget that another pack has changed, is not known either */
 export function brief(value) {
-  return value == null ? "–" : String(Number(value.toFixed(3)))
+  return Number.isFinite(value) ? String(Number(value.toFixed(3))) : "–"
 }
 
 export function element(tag, name, attributes = {}, ...children) {

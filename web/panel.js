@@ -1,6 +1,8 @@
 /** A part of a node that shows things: the same element in both renderers, as high as what is in it, nothing of it saved or queued. */
 
+import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
+import { remount } from "./remount.js"
 
 const MARGIN = 10
 const STYLE = "control-composer-panel-style"
@@ -45,7 +47,7 @@ const CSS = `
 export function addPanel(node, name, least = 40) {
   addStyle()
   const inner = make("div", { class: "control-composer-panel-inner" })
-  const element = make("div", { class: "control-composer-panel" }, inner)
+  const element = make("div", { class: `control-composer-panel ${name}` }, inner)
   const height = () => (element.hidden ? 0 : Math.max(least, inner.offsetHeight) + 2 * MARGIN)
   const widget = node.addDOMWidget(name, "control-composer-panel", element, {
     serialize: false, // not queued …
@@ -64,9 +66,12 @@ export function addPanel(node, name, least = 40) {
     node.setDirtyCanvas?.(true, true)
   })
   watch.observe(inner)
+  const back = () => remount(node, element, name)
+  api.addEventListener("graphChanged", back)
   const removed = node.onRemoved
   node.onRemoved = function (...all) {
     watch.disconnect()
+    api.removeEventListener("graphChanged", back)
     return removed?.apply(this, all)
   }
   // Zooming goes on over the part, but not over what scrolls or while the newer nodes do it themselves.
