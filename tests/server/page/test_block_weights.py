@@ -332,10 +332,9 @@ def test_a_bypassed_node_and_a_reroute_lie_on_the_way(editor: Editor, count: int
     assert editor.bars.count() == count
 
 
+# Once: what is queued does not depend on the renderer, and runs take their time.
+@pytest.mark.parametrize("opened", [("canvas", "en")], indirect=True)
 def test_the_drawn_weights_act_on_the_picture(editor: Editor, count: int) -> None:
-    if editor.page.korean:
-        pytest.skip("what is queued does not depend on the renderer, and runs take their time")
-
     def picture() -> np.ndarray:
         entry = editor.page.queue()
         assert entry["prompt"][2][str(WEIGHTS)]["inputs"]["values"] == editor.text()
