@@ -44,7 +44,8 @@ def handler(answer: Answer) -> Callable[[web.Request], Awaitable[web.Response]]:
 
 
 def refused(sentence: str) -> web.Response:
-    return web.json_response({"error": sentence}, status=400)
+    """An answer like any other: browsers write a complaint into their console for each status of 400, and one comes with every slip of the pen."""
+    return web.json_response({"refused": sentence})
 
 
 def register() -> None:

@@ -10,6 +10,6 @@ export async function ask(name, question) {
     body: JSON.stringify(question),
   })
   const answer = await response.json().catch(() => ({}))
-  if (!response.ok) throw new Error(answer.error ?? `control_composer/${name}: ${response.status}`)
+  if (!response.ok || answer.refused) throw new Error(answer.refused ?? `control_composer/${name}: ${response.status}`)
   return answer
 }
