@@ -8,7 +8,7 @@ const ROOM = 24
 app.registerExtension({
   name: "controlComposer.titleRoom",
   nodeCreated(node) {
-    if (!node.comfyClass?.startsWith(PREFIX) || node.widgets?.length) return
+    if (!node.comfyClass?.startsWith(PREFIX) || node.widgets?.some((widget) => widget.serialize !== false)) return
     const width = node.computeSize()[0] + ROOM
     if (node.size[0] < width) node.setSize([width, node.size[1]])
   },

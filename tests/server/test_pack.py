@@ -66,8 +66,11 @@ name = sys.argv.pop()
 import comfy.options; comfy.options.enable_args_parsing()
 import nodes, comfy_api.latest, comfy.sd, comfy.controlnet, comfy.samplers
 import server, types
+from aiohttp import web
 from app.node_replace_manager import NodeReplaceManager
-server.PromptServer.instance = types.SimpleNamespace(node_replace_manager=NodeReplaceManager())
+server.PromptServer.instance = types.SimpleNamespace(
+    node_replace_manager=NodeReplaceManager(), routes=web.RouteTableDef(), add_on_prompt_handler=lambda _: None
+)
 before = set(sys.modules)
 spec = importlib.util.spec_from_file_location(name.replace(".", "_x_"), name + "/__init__.py", submodule_search_locations=[name])
 pack = sys.modules[spec.name] = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""A real browser on the real page: Chromium under Playwright, once for all tests here."""
+"""A real browser on the real page: Chromium under Playwright, opened anew for each file of tests."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ def chromium() -> str:
     return str(found)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """For a file at a time: while Playwright runs, no other test of the process can run a loop of asyncio."""
     program = chromium()
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
@@ -134,7 +135,7 @@ class Page:
         self.page.wait_for_timeout(300)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def open_page(browser: Any, server: Any) -> Callable[..., Any]:
     """`with open_page(renderer=…, locale=…, palette=…, on=server) as page`: the empty page, ready; the settings are the server's."""
 
