@@ -90,7 +90,7 @@ function addPanel(node) {
   const typed = widgetOf(node, "preset")
   if (!typed) return
   const panel = made("div", "display: flex; flex-direction: column; gap: 4px;", { className: "control-composer-preset" })
-  const lines = made("div", `${BOX} flex: 1; min-height: 60px;`, { className: "control-composer-preset-lines", tabIndex: 0 })
+  const lines = made("div", `${BOX} flex: 0 1 auto; min-height: 60px;`, { className: "control-composer-preset-lines", tabIndex: 0 })
   lines.setAttribute("role", "status")
   const row = made("div", "display: flex; gap: 4px;")
   const importing = made("button", BUTTON, { type: "button", onclick: () => importInto(node) })
