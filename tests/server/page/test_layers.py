@@ -23,18 +23,22 @@ class Panel:
 
     def load(self, workflow: dict[str, Any] | None = None) -> None:
         self.page.load(workflow or json.loads(EXAMPLE.read_text(encoding="utf-8")))
-        self.page.js(
-            "id => { const node = app.graph.getNodeById(id); app.canvas.ds.scale = 1;"
-            " app.canvas.ds.offset = [-node.pos[0] + 300, -node.pos[1] + 200]; app.canvas.setDirty(true, true) }",
-            COMPOSE,
-        )
-        self.page.page.locator(f"{PANEL}-row").nth(1).wait_for()
+        self.look()
         # The page measures its nodes after it has opened a graph, and takes new heights for a change.
         steps = -1
         while steps != self.undo_steps():
             steps = self.undo_steps()
             self.page.page.wait_for_timeout(300)
             self.page.js("() => app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")
+
+    def look(self) -> None:
+        """Brings the node into view."""
+        self.page.js(
+            "id => { const node = app.graph.getNodeById(id); app.canvas.ds.scale = 1;"
+            " app.canvas.ds.offset = [-node.pos[0] + 300, -node.pos[1] + 200]; app.canvas.setDirty(true, true) }",
+            COMPOSE,
+        )
+        self.page.page.locator(f"{PANEL}-row").nth(1).wait_for()
 
     def part(self, row: int, name: str) -> Any:
         return self.page.page.locator(f"{PANEL}-row").nth(row).locator(f"{PANEL}-{name}").first
@@ -267,6 +271,7 @@ def test_a_soloed_run_gives_the_picture_of_the_other_layer_off_and_shows_the_hin
     assert np.array_equal(panel.picture(panel.page.queue()), soloed)
     panel.part(1, "eye").click()
     assert not np.array_equal(panel.picture(panel.page.queue()), soloed)
+    panel.look()
     panel.part(1, "up").click()
     shown = [panel.part(row, "picture").get_attribute("src") for row in (0, 1)]
     assert panel.titles() == ["Layer: colours", "Layer: edges"] and len(set(shown)) == 2
