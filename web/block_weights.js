@@ -39,6 +39,9 @@ class Editor {
   }
 
   set(text) {
+    // An answer on its way is about other values by now.
+    this.asked++
+    this.question = ""
     this.values.value = text // which calls its callback
     this.node.graph?.setDirtyCanvas(true, true)
     this.soon()
