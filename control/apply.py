@@ -15,7 +15,7 @@ from ..residuals.weights import BlockWeights, Flat
 from .control import Control
 from .errors import ControlError
 from .foreign import ForeignControl
-from .layer import Layer, Source, check_pixels, hint_from_image
+from .layer import Beside, Layer, Source, check_pixels, hint_from_image
 from .network import EncoderNetwork
 from .placing import Fill, Placing, Sizing, check_aspect
 from .reuse import Reuse
@@ -118,6 +118,7 @@ def layer_of(
     fill: Fill = "black",
     batch: BatchPolicy = "cycle",
     reuse: Reuse | None = None,
+    beside: Beside = "auto",
     node: str = "Control Layer",
 ) -> Layer:
     """A layer of `control_net` and the picture (N, H, W, C) in 0..1; `mask` (N, H, W) in 0..1 covers the picture.
@@ -140,6 +141,7 @@ def layer_of(
         placing=Placing(sizing, fill),
         batch=batch,
         reuse=reuse or Reuse(),
+        beside=beside,
     )
 
 

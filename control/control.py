@@ -19,6 +19,7 @@ from .errors import ControlError
 from .evaluate import evaluate
 from .foreign import ForeignControl
 from .frames import frames_of
+from .lanes import lane_of
 from .layer import Layer, Source, check_pixels
 from .memory import activation_bytes
 from .network import EncoderNetwork
@@ -26,6 +27,7 @@ from .patch_network import PatchNetwork
 from .record import Record
 from .recording import new_record, record_percents
 from .step import Run, Step
+from .waiting_list import WaitingList
 
 
 class Control(AreaAware):
@@ -217,23 +219,33 @@ class Control(AreaAware):
                 "A control was asked for residuals outside a sampling run, but the host prepares controls before it samples; "
                 "sample with a KSampler or another node that uses the host's sampler."
             )
-        chunks, size = batched_number, (int(x_noisy.shape[-2]), int(x_noisy.shape[-1]))
+        run, chunks, size = self._run, batched_number, (int(x_noisy.shape[-2]), int(x_noisy.shape[-1]))
         step = Step(
             x_noisy,
             t,
             cond,
             chunks,
             transformer_options,
-            self._run,
+            run,
             *self._frames(transformer_options, x_noisy.shape[0] // chunks),
             areas_of(transformer_options, chunks, *size),
             canvas_of(transformer_options) or size,
         )
+        if run.record.calls == 0:
+            run.lane = lane_of(self.layers, step)
         before = None if previous is None else Residuals.from_host(previous)
         total = evaluate(self.layers, step, before)
         if total is None or total is before:
             return previous
-        return {**(previous or {}), **total.to_host()}
+        total, ticket = run.lane.handed(total)
+        lists: dict[str, Any] = dict(total.to_host())
+        if ticket is not None:
+            call = run.record.calls - 1
+            lists = {
+                place: WaitingList(values, ticket.wait, lambda: run.record.waited_early.add(call))
+                for place, values in lists.items()
+            }
+        return {**(previous or {}), **lists}
 
     def _frames(self, options: dict[str, Any], per_chunk: int) -> tuple[tuple[int, ...], int]:
         """Which latents of the whole batch a chunk holds; in windows that nobody knows, only if it makes a difference."""

@@ -14,9 +14,9 @@ from ..residuals.residuals import Accumulator, Residuals, shaped_by
 from .areas import Area
 from .features import record_norm, record_norms, watch_features
 from .foreign import ForeignControl
-from .held import rows_of
+from .held import Parts, rows_of
 from .layer import Layer
-from .network import EncoderNetwork
+from .network import EncoderNetwork, NetworkInputs
 from .patch_network import PatchCall, Patches, PatchNetwork, check_not_compiled, place_patches
 from .plan import Act, Evaluation, Segment, act, evaluations_of, passes, picture_for
 from .record import Stopwatch
@@ -25,7 +25,10 @@ from .step import Step
 
 
 def evaluate(layers: Sequence[Layer], step: Step, previous: Residuals | None) -> Residuals | None:
-    """The sum of `previous` and of all layers, in new tensors; `previous` itself where no layer acts at this step."""
+    """The sum of `previous` and of all layers, in new tensors; `previous` itself where no layer acts at this step.
+
+    In a lane beside the model (`Run.lane`) they have their values only when what the lane hands out was waited for. Raises what the networks raise.
+    """
     call = step.run.record.next_call()
     if call > 0 and all(layer.idle for layer in layers):
         return previous  # told at the first call
@@ -38,30 +41,69 @@ def evaluate(layers: Sequence[Layer], step: Step, previous: Residuals | None) ->
     for one, patches in [(one, patches_of(one, call, step)) for one in inside]:
         place_patches(step.options, patches, one.layer.source.before_others)  # type: ignore[union-attr]
     evaluations = evaluations_of(acts)
-    total = Accumulator(previous)
-    fresh = [evaluation for evaluation in evaluations if not add_held(total, evaluation, call, step)]
-    kept = {
-        evaluation.key: step.run.held.keep(held_key(evaluation, step), float(step.sigma), step.sample_sigmas)
-        for evaluation in fresh
-        if not evaluation.layer.reuse.never
-    }
-    for segments in passes(fresh, step.rows_per_pass):
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        residuals, done = run_pass(total, segments, call, step)
-        start = 0
-        for segment in done:
-            if segment.evaluation.key in kept:
-                part = (segment.rows, rows_of(residuals, start, len(segment.rows)))
-                kept[segment.evaluation.key].parts.append(part)
-            start += len(segment.rows)
     if not evaluations:
         return previous
-    result = total.total()
+    result = beside_or_before(evaluations, call, step, previous)
     if step.run.record.inspect:
         blocks = result.blocks(step.run.unet, *step.size)
         record_norms(step.run.record, call, result, blocks)
         watch_features(step.options, step.run.record, call, blocks, step.run.unet)
     return result
+
+
+def beside_or_before(evaluations: Sequence[Evaluation], call: int, step: Step, previous: Residuals | None) -> Residuals:
+    """`sum_of` in the run's lane; where memory does not suffice beside the model, before it, from this step on."""
+    run, record = step.run, step.run.record
+    noted = len(record.steps), dict(record.embedding_bytes)
+    try:
+        with run.lane.work(tensors_read(step, previous)):
+            return sum_of(evaluations, call, step, previous)
+    except Exception as problem:
+        if not (run.lane.beside and comfy.model_management.is_oom(problem)):
+            raise
+    # Outside of the handler, whose traceback holds on to tensors.
+    run.leave_lane("memory did not suffice beside the model")
+    del record.steps[noted[0] :]
+    record.embedding_bytes = noted[1]
+    return sum_of(evaluations, call, step, previous)
+
+
+def tensors_read(step: Step, previous: Residuals | None) -> list[Tensor]:
+    """What was made outside of a call and is read in it."""
+    given = [step.x_noisy, step.sigmas, *step.cond.values()]
+    before = [] if previous is None else [residual for _, _, residual in previous.items()]
+    return [value for value in (*given, *before) if isinstance(value, Tensor)]
+
+
+def sum_of(evaluations: Sequence[Evaluation], call: int, step: Step, previous: Residuals | None) -> Residuals:
+    """The sum of `previous` and of all evaluations: those that are reused, then the passes of the networks."""
+    total = Accumulator(previous)
+    fresh = [evaluation for evaluation in evaluations if not add_held(total, evaluation, call, step)]
+    kept: dict[Hashable, Parts] = {evaluation.key: [] for evaluation in fresh if not evaluation.layer.reuse.never}
+    todo = [Pass(segments, step) for segments in passes(fresh, step.rows_per_pass)]
+    if step.run.lane.beside:
+        step.begin()
+    in_turn = iter(todo)
+    for residuals in step.run.lane.networks((one.key, one.run) for one in todo):
+        one = next(in_turn)
+        add_pass(total, residuals, one.segments, call, step, one)
+        start = 0
+        for segment in one.segments:
+            if segment.evaluation.key in kept:
+                part = (segment.rows, rows_of(residuals, start, len(segment.rows)))
+                kept[segment.evaluation.key].append(part)
+            start += len(segment.rows)
+        del residuals  # or two sets are alive while the next one is computed
+    for evaluation in fresh:
+        if evaluation.key in kept:
+            step.run.held.keep(
+                held_key(evaluation, step),
+                evaluation.layer.reuse,
+                float(step.sigma),
+                step.sample_sigmas,
+                kept[evaluation.key],
+            )
+    return total.total()
 
 
 def without_cycles(step: Step) -> Step:
@@ -104,21 +146,35 @@ def add_held(total: Accumulator, evaluation: Evaluation, call: int, step: Step) 
     return True
 
 
-def run_pass(
-    total: Accumulator, segments: Sequence[Segment], call: int, step: Step
-) -> tuple[Residuals, Sequence[Segment]]:
-    """Evaluates one network for some segments and adds what it gives, shaped by each layer of each segment; and for which it did."""
-    stopwatch = Stopwatch(step.x_noisy.device).start()
-    source = segments[0].evaluation.source
-    if isinstance(source, ForeignControl):
-        segments = [replace(segments[0], rows=whole_chunks(segments[0].rows, step))]
-        found = source.residuals(segments[0].evaluation.layer, segments[0].rows, step)
-        residuals = Residuals() if found is None else found
-    else:
-        residuals = encode(source, segments, step)
-    add_pass(total, residuals, segments, call, step, stopwatch)
-    stopwatch.stop()
-    return residuals, segments
+class Pass:
+    """One evaluation of a network for some segments; `words` say in which lane, after it."""
+
+    def __init__(self, segments: Sequence[Segment], step: Step) -> None:
+        self.source = segments[0].evaluation.source
+        if isinstance(self.source, ForeignControl):
+            segments = [replace(segments[0], rows=whole_chunks(segments[0].rows, step))]
+        self.segments = segments
+        self.stopwatch = Stopwatch(step.x_noisy.device)
+        self.words = step.run.lane.words
+        self._step = step
+
+    @property
+    def key(self) -> Hashable:
+        """Passes of one network must not run at the same time."""
+        return self.source.key
+
+    def run(self) -> Residuals:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        step, source = self._step, self.source
+        self.stopwatch.start()
+        if isinstance(source, ForeignControl):
+            found = source.residuals(self.segments[0].evaluation.layer, self.segments[0].rows, step)
+            residuals = Residuals() if found is None else found
+        else:
+            residuals, how = step.run.lane.residuals(source, inputs_of(source, self.segments, step))
+            self.words = "; ".join(filter(None, (self.words, how)))
+        self.stopwatch.stop()
+        return residuals
 
 
 def add_pass(
@@ -127,10 +183,10 @@ def add_pass(
     segments: Sequence[Segment],
     call: int,
     step: Step,
-    stopwatch: Stopwatch | None,
+    by: Pass | None,
     held_from: float | None = None,
 ) -> None:
-    """Adds the residuals of some segments, one below the other; those that are reused come from the sigma `held_from`."""
+    """Adds the residuals of some segments, one below the other, of the pass `by`, or reused from the sigma `held_from`."""
     first = segments[0].evaluation.acts[0]
     source = segments[0].evaluation.source
     blocks = residuals.blocks(step.run.unet, *step.size)
@@ -155,9 +211,10 @@ def add_pass(
                 segment.rows,
                 [(blocks[position], weight) for position, weight in zip(fed, weights, strict=True)],
                 residuals.nbytes,
-                stopwatch,
+                None if by is None else by.stopwatch,
                 None if one is first else first,
                 held_from,
+                *(("", False) if by is None else (by.words, step.run.lane.beside)),
             )
         start += len(segment.rows)
 
@@ -192,8 +249,8 @@ def whole_chunks(rows: Sequence[int], step: Step) -> tuple[int, ...]:
     return tuple(chunk * step.per_chunk + row for chunk in chunks for row in range(step.per_chunk))
 
 
-def encode(network: EncoderNetwork, segments: Sequence[Segment], step: Step) -> Residuals:
-    """The network's residuals for the rows of some segments, one below the other."""
+def inputs_of(network: EncoderNetwork, segments: Sequence[Segment], step: Step) -> NetworkInputs:
+    """What the network reads for the rows of some segments, one below the other."""
     x, dtype = step.latent, network.dtype
     rows = [row for segment in segments for row in segment.rows]
     embeddings = [embedding_rows(segment.evaluation, segment.rows, step) for segment in segments]
@@ -209,13 +266,13 @@ def encode(network: EncoderNetwork, segments: Sequence[Segment], step: Step) -> 
     def pick(values: Tensor) -> Tensor:
         return values if rows == list(range(step.count)) else values.index_select(0, index)
 
-    return network.residuals(
+    return NetworkInputs(
         pick(x).to(dtype),
         embeddings[0] if len(embeddings) == 1 else torch.cat(embeddings),
         pick(step.timesteps),
         pick(comfy.model_management.cast_to_device(context, x.device, dtype)),
         None if y is None else pick(comfy.model_base.convert_tensor(y, dtype, x.device)),
-        [segment.evaluation.layer.told for segment in segments for _ in segment.rows],
+        tuple(segment.evaluation.layer.told for segment in segments for _ in segment.rows),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ class Evaluated:
     step: int | None
     """Counted from 0; None where the sampler does not tell its steps."""
     parts: Parts = field(default_factory=list)
+
+    def cloned(self) -> Evaluated:
+        return replace(self, parts=[(rows, residuals.map(lambda x, *_: x.clone())) for rows, residuals in self.parts])
 
 
 @dataclass(eq=False)
@@ -55,12 +58,15 @@ class Held:
             return None
         return continued(kept[-2], last, sigma) if reuse.extrapolate and len(kept) > 1 else last
 
-    def keep(self, key: Hashable, sigma: float, sigmas: Sequence[float] | None) -> Evaluated:
-        """A place for what is being evaluated now; all but the one before it goes."""
+    def keep(self, key: Hashable, reuse: Reuse, sigma: float, sigmas: Sequence[float] | None, parts: Parts) -> None:
+        """Keeps what was evaluated; what came before goes, but for the last one where the way from there is continued."""
         kept = self._evaluated.setdefault(key, [])
-        kept.append(Evaluated(sigma, step_number(sigma, sigmas)))
-        del kept[:-2]
-        return kept[-1]
+        kept.append(Evaluated(sigma, step_number(sigma, sigmas), parts))
+        del kept[: -2 if reuse.extrapolate else -1]
+
+    def cloned(self) -> Held:
+        """The same in memory of the current stream."""
+        return Held({key: [one.cloned() for one in kept] for key, kept in self._evaluated.items()})
 
 
 def step_number(sigma: float, sigmas: Sequence[float] | None) -> int | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from .placing import Placing
 from .reuse import Reuse
 from .union import UnionHint, check_union
 
+Beside = Literal["auto", "on", "off"]
+"""Whether a network may run beside the model: where it was measured to pay, wherever it can, or never."""
+
 Source = EncoderNetwork | ForeignControl | PatchNetwork
 """What makes of a hint what is added to the UNet."""
 
@@ -35,7 +38,7 @@ class Layer:
     1 treats both alike, 0 is conditional only. `mask` (N, H, W) in 0..1 covers the hint's picture, and so lies on the canvas where the hint lies.
     `overlapping` are other layers with masks: where all these masks together exceed 1 they are divided by their sum. `master` is the strength
     of the whole that the layer is part of. `union` are all hints, `hint_bchw` among them, where a union network reads several in one pass.
-    `silent` is one beside others that are soloed. `node` names the node in messages. Raises ControlError for settings that cannot be meant.
+    `silent` is one beside others that are soloed. `beside` says whether its network may run beside the model, on a side stream (lanes.py). `node` names the node in messages. Raises ControlError for settings that cannot be meant.
     """
 
     source: Source
@@ -57,6 +60,7 @@ class Layer:
     union: tuple[UnionHint, ...] = ()
     silent: bool = False
     reuse: Reuse = field(default_factory=Reuse)
+    beside: Beside = "auto"
 
     def __post_init__(self) -> None:
         for name, value in (

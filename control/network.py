@@ -31,6 +31,18 @@ HINT_PIXELS_PER_CELL = 8
 
 
 @dataclass(frozen=True, eq=False)
+class NetworkInputs:
+    """What one pass of an encoder network reads; as `EncoderNetwork.residuals` takes it."""
+
+    x: Tensor
+    hint_embedding: Tensor
+    timesteps: Tensor
+    context: Tensor
+    y: Tensor | None = None
+    types: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class EncoderNetwork:
     """A trainable copy of a Stable Diffusion encoder with its hint network and zero convolutions.
 

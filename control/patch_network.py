@@ -229,12 +229,17 @@ def place_patches(options: dict[str, Any], patches: Patches, before: Container[s
     options["patches"] = there
 
 
+def is_compiled(options: Mapping[str, Any]) -> bool:
+    """Whether one of the host's own nodes compiles the model (comfy_api/torch_helpers/torch_compile.py)."""
+    return "torch.compile" in options.get("wrappers", {}).get("apply_model", {})
+
+
 def check_not_compiled(options: Mapping[str, Any], name: str) -> None:
     """Raises ControlError for a compiled model: it keeps what its first call found inside, and would not see the patches of the next.
 
     The host's own nodes for compiling drop all guards on `transformer_options` (comfy_api/torch_helpers/torch_compile.py).
     """
-    if "torch.compile" in options.get("wrappers", {}).get("apply_model", {}):
+    if is_compiled(options):
         raise ControlError(
             f"{name} acts inside of the model, but the model is compiled and keeps what it was at its first call, and one that is not compiled was "
             "expected; remove the node that compiles it."

@@ -132,6 +132,10 @@ class LayerStep:
     """The sigma whose residuals were added again, without an evaluation; None where the network ran."""
     shares: int | None = None
     """Number of the layer in whose evaluation this one took part; the time is with that one."""
+    beside: bool = False
+    """Whether its network ran beside the model."""
+    lane: str = ""
+    """How it did, or why it ran before the model, in words."""
 
     @property
     def seconds(self) -> float | None:
@@ -157,6 +161,8 @@ class Record:
     feature_norms: dict[tuple[int, str], Tensor] = field(default_factory=dict)
     """‖feature it is added to‖ of each row (rows,), by call and block name; absent where the model does not show it."""
     calls: int = 0
+    waited_early: set[int] = field(default_factory=set)
+    """Calls beside the model whose residuals another control read before the model ran."""
 
     def next_call(self) -> int:
         """The number of a call that begins."""

@@ -91,6 +91,8 @@ def record_run(
     stopwatch: Stopwatch | None,
     shares: Act | None,
     held_from: float | None = None,
+    lane: str = "",
+    beside: bool = False,
 ) -> None:
     """A layer that was evaluated, with the weight of each block; `shares` is the layer that began the same pass.
 
@@ -117,6 +119,8 @@ def record_run(
             stopwatch=stopwatch if shares is None else None,
             shares=None if shares is None else shares.number + 1,
             held_from=held_from,
+            lane=lane,
+            beside=beside,
             residual_bytes=residual_bytes,
             **found,
         )

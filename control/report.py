@@ -54,6 +54,7 @@ def _layer_text(record: Record, layer: LayerInfo, numbers: dict[int, int], norms
     held = [entry for entry in ran if entry.held_from is not None]
     if held:
         lines.append(f"Used earlier residuals again at {steps_of(held, numbers)}{of}.")
+    lines += _lanes(record, [entry for entry in ran if entry.held_from is None], numbers)
     lines.append("; ".join(_settings(layer)))
     lines.append(layer.note)
     if ran:
@@ -103,6 +104,23 @@ def _cost(record: Record, layer: LayerInfo, ran: Sequence[LayerStep], numbers: d
     memory = {"weights": layer.weights_bytes, "hint embedding": embedding, "residuals": residuals}
     words += [f"{what} {size(amount)}" for what, amount in memory.items() if amount]
     return "; ".join(words)
+
+
+def _lanes(record: Record, computed: Sequence[LayerStep], numbers: dict[int, int]) -> list[str]:
+    """Where its network ran, and why not beside the model."""
+    lines = []
+    for (beside, words), same in _grouped(computed, lambda entry: (entry.beside, entry.lane)):
+        when = f" at {steps_of(same, numbers)}" if len(same) < len(computed) else ""
+        if beside:
+            lines.append(f"Ran beside the model{when}{f', {words}' if words else ''}.")
+        elif words:
+            lines.append(f"Ran before the model{when}, not beside it: {words}.")
+    early = [entry for entry in computed if entry.call in record.waited_early]
+    if early:
+        lines.append(
+            f"Waited for before the model at {steps_of(early, numbers)}: a control behind it reads its residuals."
+        )
+    return lines
 
 
 def seconds_of(ran: Sequence[LayerStep]) -> list[float]:
@@ -214,7 +232,7 @@ def report_json(record: Record) -> str:
     - `layers`: number, name, base, strength, start_percent, end_percent, enabled; `settings` in words; `hint` (pictures, height, width: as
       given, in pixels); `note`, a remark on it; weights_bytes, embedding_bytes; ran_steps, reused_steps, evaluations, mean_seconds, total_seconds; `skipped`: reason, steps,
       evaluations
-    - `evaluations`: one per layer and call: call, layer, step (from 1), sigma, percent, step_fraction, ran, reason, gain, blocks (name →
+    - `evaluations`: one per layer and call: beside (the model, or before it), lane (how, or why not), waited_early; call, layer, step (from 1), sigma, percent, step_fraction, ran, reason, gain, blocks (name →
       effective multiplier), uncond_factor, picture_factors, rows_run, rows, pictures (hint, from 0, of each latent), area (height, width, top,
       left in latent cells), frames (from 0), hint_size and latent_size (height, width), seconds, held_from (the sigma whose residuals were used
       again), residual_bytes, shares
@@ -229,7 +247,10 @@ def report_json(record: Record) -> str:
         "steps": record.step_count,
         "calls": len(numbers),
         "layers": [_layer_json(record, layer, numbers) for layer in record.layers],
-        "evaluations": [_evaluation_json(entry, numbers) for entry in record.steps],
+        "evaluations": [
+            {**_evaluation_json(entry, numbers), "waited_early": entry.call in record.waited_early}
+            for entry in record.steps
+        ],
         "norms": [
             {
                 "call": norm.call,
@@ -303,6 +324,8 @@ def _evaluation_json(entry: LayerStep, numbers: dict[int, int]) -> dict[str, Any
         "held_from": entry.held_from,
         "residual_bytes": entry.residual_bytes,
         "shares": entry.shares,
+        "beside": entry.beside,
+        "lane": entry.lane,
     }
 
 

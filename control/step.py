@@ -15,6 +15,7 @@ from ..residuals.moments import Moment, Moments
 from .areas import Area
 from .held import Held
 from .hint import HintEmbeddings
+from .lane import Lane
 from .layer_masks import LayerMasks
 from .memory import CELLS_ON_CPU, CELLS_PER_PASS
 from .record import Record
@@ -34,8 +35,16 @@ class Run:
     embeddings: HintEmbeddings = field(default_factory=HintEmbeddings)
     masks: LayerMasks = field(default_factory=LayerMasks)
     held: Held = field(default_factory=Held)
+    lane: Lane = field(default_factory=Lane)
+    """Where the networks run: one lane for the whole run, unless it is left for lack of memory."""
     moments: Moments | None = None
     sample_sigmas: tuple[float, ...] | None = None
+
+    def leave_lane(self, why: str) -> None:
+        """From here on before the model. What was kept so far belongs to the lane's streams, so it is made anew, or copied where it decides a picture."""
+        self.lane.give_up()
+        self.lane = Lane(why)
+        self.embeddings, self.masks, self.held = HintEmbeddings(), LayerMasks(), self.held.cloned()
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +114,10 @@ class Step:
     def timesteps(self) -> Tensor:
         timesteps: Tensor = self.run.model_sampling.timestep(self.sigmas)
         return timesteps
+
+    def begin(self) -> None:
+        """Computes what all networks read, before their streams part."""
+        _ = self.latent, self.timesteps
 
     def rows_per_pass(self, rows: int) -> int:
         """How many of the `rows` of a network it evaluates at a time.
