@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..control import apply_control, compose_controls, layer_of
 from ..control.compose import OVERLAPS, Overlap
-from ..control.layer import Layer
+from ..control.layer import Beside, Layer
 from ..control.placing import FILLS, SIZINGS, Fill, Sizing
 from ..control.reuse import Reuse
 from ..control.solo import solo_numbers, soloed
@@ -17,6 +17,7 @@ from ..residuals.batches import BATCH_POLICIES, BatchPolicy
 from ..residuals.layer_preset import LayerPreset
 from ..residuals.schedules import Schedule
 from ..residuals.weights import BlockWeights
+from .beside_input import beside_input
 from .layer_list import layer_list, number_of
 from .preset_inputs import NONE, preset_inputs, settings_under
 from .reuse_inputs import reuse_inputs
@@ -253,6 +254,7 @@ class ControlComposerLayer(io.ComfyNode):
                 *layer_inputs(),
                 *preset_inputs(),
                 *reuse_inputs(),
+                beside_input(),
             ],
             outputs=[
                 ControlLayer.Output("layer", display_name="layer", tooltip="For Compose Controls."),
@@ -283,6 +285,7 @@ class ControlComposerLayer(io.ComfyNode):
         every: int = 1,
         sigma_ratio: float = 1.0,
         extrapolate: bool = False,
+        beside_model: Beside = "auto",
     ) -> io.NodeOutput:
         settings = settings_under(
             strength, start_percent, end_percent, uncond_strength, weights, schedule, preset, own_preset
@@ -306,6 +309,7 @@ class ControlComposerLayer(io.ComfyNode):
                 fill=fill,
                 batch=batch,
                 reuse=Reuse(every, sigma_ratio, extrapolate),
+                beside=beside_model,
             )
         )
 

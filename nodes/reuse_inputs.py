@@ -14,8 +14,9 @@ def reuse_inputs() -> list[io.Input]:
             max=100,
             optional=True,
             advanced=True,
-            tooltip="Runs the control's network at each step (1), each second (2) and so on, and adds its last residuals again in between: faster, and "
-            "a little less obedient. The first and the last step always run. Not for controls that act inside of the model.",
+            tooltip="Runs the control's network at each step (1), each second (2) and so on, and adds its last residuals again in between: faster, but "
+            "small details may change. In the demo world nothing was obeyed less; real models were not measured. The first and the last step always run. "
+            "Not for controls that act inside of the model.",
         ),
         io.Float.Input(
             "sigma_ratio",

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..checkpoints.families.union import UNION_TYPES
+from ..control.layer import Beside
 from ..control.placing import Fill, Sizing
 from ..control.reuse import Reuse
 from ..control.union_layer import TypedPicture, union_layer_of
@@ -16,6 +17,7 @@ from ..residuals.layer_preset import LayerPreset
 from ..residuals.schedules import Schedule
 from ..residuals.weights import BlockWeights
 from .apply import ControlLayer, condition_inputs, layer_inputs
+from .beside_input import beside_input
 from .preset_inputs import NONE, preset_inputs, settings_under
 from .reuse_inputs import reuse_inputs
 
@@ -107,6 +109,7 @@ class ControlComposerUnionLayer(io.ComfyNode):
                 *layer_inputs(),
                 *preset_inputs(),
                 *reuse_inputs(),
+                beside_input(),
             ],
             outputs=[ControlLayer.Output("layer", display_name="layer", tooltip="For Compose Controls.")],
         )
@@ -134,6 +137,7 @@ class ControlComposerUnionLayer(io.ComfyNode):
         every: int = 1,
         sigma_ratio: float = 1.0,
         extrapolate: bool = False,
+        beside_model: Beside = "auto",
     ) -> io.NodeOutput:
         settings = settings_under(
             strength, start_percent, end_percent, uncond_strength, weights, schedule, preset, own_preset
@@ -158,6 +162,7 @@ class ControlComposerUnionLayer(io.ComfyNode):
                 fill=fill,
                 batch=batch,
                 reuse=Reuse(every, sigma_ratio, extrapolate),
+                beside=beside_model,
             )
         )
 
