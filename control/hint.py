@@ -11,6 +11,7 @@ from .areas import Area
 from .network import EncoderNetwork
 from .patch_network import PatchNetwork
 from .placing import Placing, place_hint
+from .upload import uploaded
 
 Embedding = Tensor | tuple[Tensor, ...]
 """What a network makes of hints, apart from the timestep: one tensor or several, each with a row for every picture."""
@@ -57,7 +58,7 @@ class HintEmbeddings:
             for start in range(0, len(pictures), PICTURES_PER_PASS):
                 some = pictures[start : start + PICTURES_PER_PASS]
                 placed = place_hint(hint_bchw[some], *canvas, placing, area, network.pixels_per_cell, network.smooth)
-                embedded = network.embed_hint(placed.to(device=device, dtype=network.dtype))
+                embedded = network.embed_hint(uploaded(placed, device, network.dtype))
                 self._kept.update(
                     {(same, picture, area): row for picture, row in zip(some, rows_of(embedded), strict=True)}
                 )

@@ -13,6 +13,7 @@ from ..residuals.masks import mask_for, normalised
 from .areas import Area
 from .errors import ControlError
 from .placing import place_mask
+from .upload import uploaded
 
 if TYPE_CHECKING:
     from .layer import Layer
@@ -25,13 +26,20 @@ class LayerMasks:
     def __init__(self) -> None:
         self._placed: dict[Hashable, Tensor] = {}
         self._fitted: dict[Hashable, Tensor] = {}
+        self._rows: dict[Hashable, Tensor] = {}
 
     def rows(self, layer: Layer, step: Step, rows: Sequence[int], residual: Tensor) -> Tensor:
         """Factors for a residual: one row for each of `rows`, or a single one where all have the same, broadcast over what they do not know."""
+        shape = (residual.shape[1:], residual.dtype, residual.device)
+        whole = (id(layer), tuple(rows), step.frames, step.total, step.areas, step.canvas, shape)
+        if whole not in self._rows:
+            self._rows[whole] = self._fit(layer, step, rows, residual, shape)
+        return self._rows[whole]
+
+    def _fit(self, layer: Layer, step: Step, rows: Sequence[int], residual: Tensor, shape: Hashable) -> Tensor:
         group = (layer, *layer.overlapping)
         wanted: list[Hashable] = []
         fitted: dict[Hashable, Tensor] = {}
-        shape = (residual.shape[1:], residual.dtype, residual.device)
         for row in rows:
             frame, area = step.place(row)
             pictures = tuple(mask_of(one, frame, step.total) for one in group)
@@ -43,7 +51,7 @@ class LayerMasks:
                     for one, picture in zip(group, pictures, strict=True)
                 ]
                 mask = normalised(parts, 0) if layer.overlapping else parts[0]
-                self._fitted[key] = mask_for(residual.shape, mask).to(residual.device, residual.dtype)
+                self._fitted[key] = uploaded(mask_for(residual.shape, mask), residual.device, residual.dtype)
             fitted[key] = self._fitted[key]
         if len(fitted) == 1:
             return fitted[wanted[0]]
