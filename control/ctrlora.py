@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import comfy.latent_formats
 import comfy.model_management
@@ -27,6 +27,8 @@ class CtrLoraNetwork(EncoderNetwork):
     """
 
     vae: Any = None
+
+    unrecordable: ClassVar[str] = ""
 
     @property
     def hint_channels(self) -> int:

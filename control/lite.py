@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from .network import EncoderNetwork, pool
 @dataclass(frozen=True, eq=False)
 class LiteNetwork(EncoderNetwork):
     """Its module is a `training.lite.LiteControl`, in full precision. It reads neither text nor time."""
+
+    unrecordable: ClassVar[str] = ""
 
     @property
     def dtype(self) -> torch.dtype:

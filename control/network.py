@@ -64,6 +64,9 @@ class EncoderNetwork:
 
     pixels_per_cell: ClassVar[int] = HINT_PIXELS_PER_CELL
     smooth: ClassVar[bool] = False
+    unrecordable: ClassVar[str] = ""
+    """Why `residuals` cannot be recorded as a CUDA graph, in words; empty where all it does is work of the device that follows from inputs and weights
+    alone: it waits for nothing, takes no numbers from the CPU and keeps nothing between calls. A subclass that changes what it does says it anew."""
 
     @classmethod
     def from_module(
@@ -226,7 +229,7 @@ class EncoderNetwork:
         chosen = torch.zeros(len(types), net.num_control_type, device=like.device)
         for row, numbers in enumerate(types):
             for number in numbers:
-                chosen[row, number] = 1.0
+                chosen[row, number].fill_(1.0)  # `= 1.0` copies a number from the CPU, which a CUDA graph cannot record
         features = timestep_embedding(chosen.flatten(), net.in_dim, repeat_only=False).to(like.dtype)
         embedding: Tensor = net.linear_2(silu(net.linear_1(features.reshape(len(types), -1))))
         return embedding
