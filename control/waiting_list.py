@@ -48,13 +48,26 @@ class WaitingList(list["Tensor | None"]):
         self._wait_early()
         return super().__eq__(other)
 
+    def __ne__(self, other: object) -> bool:
+        self._wait_early()
+        return super().__ne__(other)
+
+    def __repr__(self) -> str:
+        self._wait_early()
+        return super().__repr__()
+
     def __add__(self, other: Any) -> Any:
         self._wait_early()
         return super().__add__(other)
 
+    def __radd__(self, other: Any) -> Any:
+        return other + self.copy()
+
     def __mul__(self, times: SupportsIndex) -> Any:
         self._wait_early()
         return super().__mul__(times)
+
+    __rmul__ = __mul__
 
     def copy(self) -> list[Tensor | None]:
         self._wait_early()
@@ -67,6 +80,10 @@ class WaitingList(list["Tensor | None"]):
     def count(self, value: Any) -> int:
         self._wait_early()
         return super().count(value)
+
+    def remove(self, value: Any) -> None:
+        self._wait_early()
+        super().remove(value)
 
     def sort(self, *args: Any, **options: Any) -> None:
         self._wait_early()
