@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import threading
 import traceback
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
+from weakref import WeakSet
 
 import comfy.model_management
 import torch
@@ -24,6 +27,21 @@ ALIGNMENT = 64
 
 RECORDING = threading.Lock()
 """The asynchronous allocator knows one recording at a time in a process, and a GPU's thread may not wait for another's."""
+
+
+LIVE: defaultdict[torch.cuda.Stream, WeakSet[CudaGraph]] = defaultdict(WeakSet)
+"""The recordings of each stream. They end together: newer versions of torch free the workspaces of a stream, which all of its recordings have in them,
+when one of them is given up (pytorch/pytorch#193402)."""
+
+
+class Here(threading.local):
+    """What tells threads apart for good, as their numbers do not: workspaces of newer versions of torch end with their thread (pytorch/pytorch#180283)."""
+
+    def __init__(self) -> None:
+        self.token = object()
+
+
+HERE = Here()
 
 
 @contextmanager
@@ -74,8 +92,17 @@ class CudaRecorder:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.stream = torch.cuda.current_stream(device)
-        self.pool = torch.cuda.graph_pool_handle()
+        here = torch.cuda.current_stream(device)
+        # Nothing can be recorded on the default stream.
+        self.stream = torch.cuda.Stream(device) if here == torch.cuda.default_stream(device) else here
+        self._graphs: WeakSet[CudaGraph] = WeakSet()
+
+    def pool(self) -> Any:
+        """That of the graphs there are; a new one where there is none, because torch does not take up a pool that nobody uses any more."""
+        return (
+            next((pool for graph in self._graphs if (pool := graph.pool()) is not None), None)
+            or torch.cuda.graph_pool_handle()
+        )
 
     @staticmethod
     def recording(device: torch.device) -> bool:
@@ -89,7 +116,9 @@ class CudaRecorder:
         return int(free - kept)
 
     def graph(self, inputs: NetworkInputs) -> CudaGraph:
-        return CudaGraph(inputs, self)
+        graph = CudaGraph(inputs, self)
+        self._graphs.add(graph)
+        return graph
 
 
 class CudaGraph:
@@ -99,7 +128,8 @@ class CudaGraph:
     """
 
     def __init__(self, inputs: NetworkInputs, recorder: CudaRecorder) -> None:
-        self._stream, self._pool = recorder.stream, recorder.pool
+        self._recorder, self._stream = recorder, recorder.stream
+        self._thread = HERE.token
         self._graph: torch.cuda.CUDAGraph | None = None
         with self._inside():
             self._x, self._hint, self._timesteps, self._context = (
@@ -176,7 +206,7 @@ class CudaGraph:
         graph = torch.cuda.CUDAGraph()
         with self._inside(), alone():
             self._stream.synchronize()
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            graph.capture_begin(pool=self._recorder.pool(), capture_error_mode="thread_local")
             try:
                 self._compute(compute)
             except BaseException as problem:
@@ -191,6 +221,16 @@ class CudaGraph:
                 raise
             graph.capture_end()
         self._graph = graph
+        LIVE[self._stream].add(self)
+
+    def pool(self) -> Any:
+        """The memory of the recording, for others that never run at the same time; None where there is none."""
+        return None if self._graph is None else self._graph.pool()
+
+    @property
+    def stale(self) -> bool:
+        """Whether it may not be replayed any more: it was given up, or belongs to another thread."""
+        return self._graph is None or self._thread is not HERE.token
 
     def replay(self, inputs: NetworkInputs) -> Residuals:
         """The residuals for inputs of the same kind, in new memory of the current stream."""
@@ -208,7 +248,16 @@ class CudaGraph:
         return Residuals(**{place: tuple(lists[number]) for number, place in enumerate(PLACES)})
 
     def discard(self) -> None:
-        """Gives the recording's memory back. Launched passes finish."""
+        """Gives the recording's memory back, and with it all recordings of its stream. Launched passes finish."""
+        if self._graph is not None:
+            for one in [self, *LIVE.pop(self._stream, ())]:
+                one._reset()
+
+    def _reset(self) -> None:
         graph, self._graph = self._graph, None
         if graph is not None:
             graph.reset()
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # at the end of the process nothing is there to be given back to
+            self.discard()

@@ -43,6 +43,9 @@ GRAPHS: WeakKeyDictionary[Any, Graphs] = WeakKeyDictionary()
 class Graph(Protocol):
     """`cuda_graph.CudaGraph`, or what stands in for it where there is no CUDA."""
 
+    @property
+    def stale(self) -> bool: ...
+
     def warm_up(self, compute: Compute, inputs: NetworkInputs) -> None: ...
 
     def capture(self, compute: Compute) -> None: ...
@@ -142,10 +145,12 @@ class Graphs:
         if len(self._seen) > MOST_KINDS:
             old, _ = self._seen.popitem(last=False)
             self._refused.pop(old, None)
-        if key in self._graphs:
-            self._graphs[key] = (self._graphs[key][0], self._calls)
-            self._graphs.move_to_end(key)
+        graph, _ = self._graphs.pop(key, (None, 0))
+        if graph is not None and not graph.stale:
+            self._graphs[key] = (graph, self._calls)
             return ""
+        if graph is not None:
+            graph.discard()
         if key in self._refused:
             return self._refused[key]
         if before is None:
