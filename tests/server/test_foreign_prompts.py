@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from control_composer.tests.server.foreign import EDGES, TITLE, applied, ours
+from control_composer.tests.server.foreign_parts import EDGES, TITLE, applied, ours
 from control_composer.tests.server.saved import prompt_node
 
 pytestmark = pytest.mark.server

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from control_composer.tests.server.foreign import FOREIGN, REPLACES, TITLE
+from control_composer.tests.server.foreign import FOREIGN, REPLACES
+from control_composer.tests.server.foreign_parts import TITLE
 
 
 @pytest.fixture(scope="module")
