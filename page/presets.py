@@ -10,10 +10,14 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..nodes import apply, preset, schedule, union, weight
-from ..nodes.preset_inputs import CURVES, settings_under, shipped
+from ..nodes.preset_inputs import CURVES, ControlPreset, settings_under, shipped
+from ..nodes.schedule import StrengthSchedule
+from ..nodes.weight import Weights
 from ..residuals.layer_preset import ANY, LONGEST_WORDS, LayerPreset, described, parse_preset, preset_text
 from ..residuals.preset_error import PresetError, number_of
+from ..residuals.schedules import Schedule
 from ..residuals.shipped_presets import SHIPPED
+from ..residuals.weights import BlockWeights
 
 LAYERS = {
     node.define_schema().node_id: node
@@ -26,6 +30,14 @@ COMPUTED = {node.define_schema().node_id: node for node in PURE}
 NUMBERS = ("strength", "start_percent", "end_percent", "uncond_strength")
 SETTINGS = (*NUMBERS, "weights", "schedule", "preset", "own_preset")
 DEEPEST = 100
+KINDS: dict[str, tuple[type, str]] = {
+    io.String.io_type: (str, "a text"),
+    io.Combo.io_type: (str, "the text of one of its choices"),
+    Weights.io_type: (BlockWeights, "a link from a node of block weights"),
+    StrengthSchedule.io_type: (Schedule, "a link from a node of schedules"),
+    ControlPreset.io_type: (LayerPreset, "a link from Layer Preset"),
+}
+"""Type of an input -> what its value is, and the same in words. Only a text is never left out; numbers are looked at where they are used."""
 
 
 @cache
@@ -93,6 +105,11 @@ def inputs_of(
     schema = node.define_schema()
     found: dict[str, Any] = {}
     given = prompt[key].get("inputs", {})
+    if not isinstance(given, dict):
+        raise PresetError(
+            f"The inputs of {schema.display_name} ({key}) are no object of names and values, but one was expected; queue the graph once, which tells "
+            "what else is wrong with it."
+        )
     for item in schema.inputs:
         if names is not None and item.id not in names:
             continue
@@ -101,6 +118,11 @@ def inputs_of(
             value = output_of(prompt, value[0], value[1], f"{item.id} of {schema.display_name}", depth + 1)
         elif isinstance(value, dict) and "__value__" in value:  # how the page marks a list that is no link
             value = value["__value__"]
+        kind, words = KINDS.get(item.get_io_type(), (object, ""))
+        if not isinstance(value, kind) and (value is not None or kind is str):
+            raise PresetError(
+                f"{item.id} of {schema.display_name} is {str(value)[:40]}, but {words} was expected; set it in the graph."
+            )
         found[item.id] = value
     return found
 
@@ -118,7 +140,7 @@ def output_of(prompt: Mapping[str, Any], key: str, slot: int, what: str, depth: 
     given = inputs_of(prompt, key, node, None, depth)
     try:
         return node.execute(**given).args[slot]
-    except (ArithmeticError, LookupError, TypeError) as problem:
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as problem:
         raise PresetError(
             f"{what} comes from {kind}, which cannot do with what is written in it ({problem!r}), but settings were expected; correct them there."
         ) from None

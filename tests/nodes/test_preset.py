@@ -274,6 +274,65 @@ def test_what_only_a_run_can_tell_is_not_exported():
             layer_preset(question)
 
 
+def changed(node, **inputs):
+    return GRAPH | {node: {**GRAPH[node], "inputs": {**GRAPH[node]["inputs"], **inputs}}}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [
+        (
+            GRAPH | {"5": {**GRAPH["5"], "inputs": []}},
+            "The inputs of Control Layer (5) are no object of names and values, ",
+        ),
+        (
+            GRAPH | {"1": {**GRAPH["1"], "inputs": 3}},
+            "The inputs of Soft Weights (1) are no object of names and values, ",
+        ),
+        (
+            changed("5", preset=["krita: canny"]),
+            "preset of Control Layer is ['krita: canny'], but the text of one of its choices was expected; set it in the graph.",
+        ),
+        (
+            changed("5", preset=None),
+            "preset of Control Layer is None, but the text of one of its choices was expected; ",
+        ),
+        (changed("5", preset=3), "preset of Control Layer is 3, but the text of one of its choices was expected; "),
+        (
+            changed("5", own_preset={"name": 1}),
+            "own_preset of Control Layer is {'name': 1}, but a link from Layer Preset ",
+        ),
+        (
+            changed("5", weights="0.5"),
+            "weights of Control Layer is 0.5, but a link from a node of block weights was expected; ",
+        ),
+        (
+            changed("5", weights=["3", 0]),
+            "weights of Control Layer is curve from 0 to 1 (step), but a link from a node of block weights was expected; ",
+        ),
+        (
+            changed("5", schedule=0.5),
+            "schedule of Control Layer is 0.5, but a link from a node of schedules was expected; ",
+        ),
+        (changed("5", strength="x"), 'The preset has "x" as strength of the layer, but a finite number was expected; '),
+        (
+            changed("1", weights=2),
+            "weights of Soft Weights is 2, but a link from a node of block weights was expected; ",
+        ),
+        (
+            changed("1", base="x"),
+            "weights of Weight Preset comes from ControlComposerSoftWeights, which cannot do with what ",
+        ),
+        (changed("4", preset=4), "preset of Layer Preset is 4, but a text was expected; "),
+        (changed("3", curve=3), "curve of Strength Curve is 3, but "),
+    ],
+)
+def test_a_question_that_no_page_asks_is_refused_in_a_sentence(prompt, sentence):
+    with pytest.raises(ValueError) as error:
+        layer_preset({"prompt": prompt, "node": "5"})
+    assert str(error.value).startswith(sentence)
+
+
 def test_the_page_reads_presets_and_lists_those_of_the_pack():
     answer = read_preset({"text": json.dumps({"control_composer_preset": 1, "name": "é ü", "strength": 0.5})})
     assert answer["name"] == "é ü" and answer["words"].startswith("é ü (for any control)\nstrength 0.5, from 0 to 1")
