@@ -11,7 +11,9 @@ import comfy.controlnet
 import torch
 from torch import Tensor
 
-from ..residuals.residuals import Accumulator, Residuals
+from ..residuals.accumulator import Accumulator
+from ..residuals.residuals import Residuals
+from ..residuals.rows import picked
 from .areas import Area
 from .errors import ControlError
 
@@ -109,11 +111,11 @@ class ForeignControl:
         for group in groups.values():
             found = self._evaluate(layer, group, step)
             places = [rows.index(row) for row in group]
-            for place, index, residual in Residuals().items() if found is None else found.items():
-                if residual is None:
-                    total.add(place, index, None)
-                else:
-                    total.add_rows(place, index, residual, places, len(rows))
+            items = [] if found is None else list(found.items())
+            for place, index, _ in items:
+                total.add(place, index, None)  # the UNet counts from the end of the list
+            there = {(place, index): residual for place, index, residual in items if residual is not None}
+            total.add_rows(list(there), list(there.values()), places, len(rows))
         return total.total()
 
     def _evaluate(self, layer: Layer, rows: Sequence[int], step: Step) -> Residuals | None:
@@ -122,12 +124,11 @@ class ForeignControl:
         x, sigmas, cond, options = step.x_noisy, step.sigmas, step.cond, step.options
         chunks = step.chunks
         if len(rows) != step.count:
-            picked = [row // step.per_chunk for row in rows[:: step.per_chunk]]
-            index = torch.tensor(rows, device=x.device)
-            x, sigmas = x.index_select(0, index), sigmas.index_select(0, index)
-            cond = {name: pick(value, index, step.count) for name, value in cond.items()}
-            options = {**options, **{name: [options[name][i] for i in picked] for name in PER_CHUNK if name in options}}
-            chunks = len(picked)
+            whole = [row // step.per_chunk for row in rows[:: step.per_chunk]]
+            x, sigmas = picked(x, rows, step.count), picked(sigmas, rows, step.count)
+            cond = {name: pick(value, rows, step.count) for name, value in cond.items()}
+            options = {**options, **{name: [options[name][i] for i in whole] for name in PER_CHUNK if name in options}}
+            chunks = len(whole)
         self._forget_other_batch(len(rows))
         control = self.control.get_control(x, sigmas, cond, chunks, options)
         return None if control is None else Residuals.from_host(control)
@@ -184,8 +185,8 @@ PER_CHUNK = ("cond_or_uncond", "uuids")
 """Entries of the host's transformer options that have one item for each chunk."""
 
 
-def pick(value: Any, index: Tensor, count: int) -> Any:
-    """The rows `index` of what has one row for each of `count`; anything else as it is."""
+def pick(value: Any, rows: Sequence[int], count: int) -> Any:
+    """The `rows` of what has one row for each of `count`; anything else as it is."""
     if isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == count:
-        return value.index_select(0, index.to(value.device))
+        return picked(value, rows, count)
     return value

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..residuals.residuals import spread
+from ..residuals.rows import picked, spread
+from ..residuals.shaping import shaped_by
 from .errors import ControlError
 from .evaluate import whole_chunks
 from .foreign import PER_CHUNK, pick
 from .patch_network import OTHERS, PatchCall, place_patches
 from .reference_places import ReferencePlace
+from .upload import uploaded
 
 VARIANCE_FLOOR = 1e-6
 """Of AdaIN, as published: a feature without variance is not divided by zero."""
@@ -86,17 +88,18 @@ class Bank(FeaturePatches):
     """What the reference's pass leaves: one row for each acting row of the batch, at the places in `wanted`."""
 
     wanted: frozenset[Key]
-    index: Tensor
+    rows: Sequence[int]
+    """Of the pass, whose batch may be larger."""
     kept: dict[Key, Tensor] = field(default_factory=dict)
     moments: dict[Key, Moments] = field(default_factory=dict)
 
     def tokens(self, key: Key, n: Tensor) -> None:
         if key in self.wanted:
-            self.kept[key] = n.index_select(0, self.index)  # a copy: the host may go on in place
+            self.kept[key] = picked(n, self.rows, n.shape[0]).clone()  # the host may go on in place
 
     def feature(self, key: Key, h: Tensor) -> Tensor:
         if key in self.wanted:
-            self.moments[key] = moments(h.index_select(0, self.index))
+            self.moments[key] = moments(picked(h, self.rows, h.shape[0]))
         return h
 
 
@@ -107,18 +110,14 @@ def write(call: PatchCall, rows: Sequence[int], places: Mapping[ReferencePlace, 
     read, since patches of others know batches by chunks.
     """
     step, model = call.step, call.model
-    device = step.x_noisy.device
     check_device(call)
     batch = whole_chunks(rows, step)
-    index = torch.tensor(batch, device=device)
-    sigmas = step.sigmas.index_select(0, index)
+    sigmas = picked(step.sigmas, batch, step.count)
     latents = reference_latents(call, batch)
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
-    noise = torch.randn(latents.shape[1:], generator=generator).to(latents).expand_as(latents)
-    bank = Bank(
-        frozenset(key_of(place) for place in places),
-        torch.tensor([batch.index(row) for row in rows], device=device),
-    )
+    noise = torch.randn(latents.shape[1:], generator=generator)
+    noise = uploaded(noise, latents.device, latents.dtype).expand_as(latents)
+    bank = Bank(frozenset(key_of(place) for place in places), [batch.index(row) for row in rows])
     options = {name: value for name, value in step.options.items() if name != "wrappers"}
     options["patches"] = options.pop(OTHERS, options.get("patches", {}))
     chunks = [row // step.per_chunk for row in batch[:: step.per_chunk]]
@@ -126,7 +125,7 @@ def write(call: PatchCall, rows: Sequence[int], places: Mapping[ReferencePlace, 
     patches = bank.patches()
     place_patches(options, patches, before=patches)
     left_out = ("c_concat", "control", "transformer_options")
-    cond = {name: pick(value, index, step.count) for name, value in step.cond.items() if name not in left_out}
+    cond = {name: pick(value, batch, step.count) for name, value in step.cond.items() if name not in left_out}
     model.apply_model(
         model.model_sampling.noise_scaling(sigmas, noise, latents),
         sigmas,
@@ -152,7 +151,7 @@ def reference_latents(call: PatchCall, batch: Sequence[int]) -> Tensor:
     rows = [call.rows.index(row) if row in call.rows else 0 for row in batch]
     if latents.shape[0] == 1:
         return latents.expand(len(rows), -1, -1, -1)
-    return latents.index_select(0, torch.tensor(rows, device=x.device))
+    return picked(latents, rows, latents.shape[0])
 
 
 def inpaint_channels(latents: Tensor) -> Tensor:
@@ -187,14 +186,13 @@ class Reading(FeaturePatches):
     def positions(self) -> dict[Key, int]:
         return {key_of(place): position for place, position in self.places.items()}
 
-    @cached_property
-    def index(self) -> Tensor:
-        return torch.tensor(list(self.factors), device=self.call.step.x_noisy.device)
+    def own_rows(self, values: Tensor) -> Tensor:
+        return picked(values, tuple(self.factors), self.call.step.count)
 
     def tokens(self, key: Key, n: Tensor) -> None:
         if key in self.positions:
             self.call.check_rows(self.positions[key], n)
-            self.own[key] = n.index_select(0, self.index)
+            self.own[key] = self.own_rows(n).clone()  # the host may go on in place
 
     def _attended(self, out: Tensor, options: dict[str, Any]) -> Tensor:
         """Self-attention with the reference's tokens beside the own ones, in place of without."""
@@ -204,7 +202,7 @@ class Reading(FeaturePatches):
         own = self.own.pop(key)
         attention = self.attention(key)
         both = torch.cat([own, self.bank.kept[key]], dim=1)
-        without = out.index_select(0, self.index) if alone(options) else attention(own, transformer_options=options)
+        without = self.own_rows(out) if alone(options) else attention(own, transformer_options=options)
         return self.add(key, out, attention(own, context=both, transformer_options=options) - without)
 
     def attention(self, key: Key) -> Any:
@@ -218,17 +216,14 @@ class Reading(FeaturePatches):
         if key not in self.positions:
             return h
         self.call.check_rows(self.positions[key], h)
-        rows = h.index_select(0, self.index).float()
+        rows = self.own_rows(h).float()
         (mean, variance), (wanted_mean, wanted_variance) = moments(rows), self.bank.moments[key]
         scale = (wanted_variance.clamp(min=VARIANCE_FLOOR) / variance.clamp(min=VARIANCE_FLOOR)).sqrt()
         return self.add(key, h, (rows - mean) * scale + wanted_mean - rows)
 
     def add(self, key: Key, feature: Tensor, change: Tensor) -> Tensor:
-        factors = list(self.factors.values())
-        if any(factor != 1 for factor in factors):
-            by_row = torch.tensor(factors, dtype=change.dtype, device=change.device)
-            change = change * by_row.view(-1, *[1] * (change.ndim - 1))
+        change = shaped_by(change, 1.0, 1.0, list(self.factors.values()))
         if len(self.factors) < len(self.call.rows):
             local = [self.call.rows.index(row) for row in self.factors]
-            change = spread(change, local, len(self.call.rows))
+            (change,) = spread([change], local, len(self.call.rows))
         return self.call.add(self.positions[key], feature, change)

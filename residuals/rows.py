@@ -49,6 +49,13 @@ def picked(values: Tensor, rows: Sequence[int], count: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
+def put(values: Tensor, parts: Tensor, rows: Sequence[int]) -> Tensor:
+    """A copy of a batch with `parts` at the places `rows`."""
+    whole, runs = values.clone(), runs_of(rows)
+    torch._foreach_copy_(views([whole], runs), shares([parts], runs))
+    return whole
+
+
 def copied(tensors: Sequence[Tensor], count: int) -> list[Tensor]:
     """New tensors of `count` rows, of as many or of one for all."""
     new = [tensor.new_empty((count, *tensor.shape[1:])) for tensor in tensors]

@@ -39,6 +39,10 @@ class ImageStrengths(Schedule):
     def __call__(self, moment: Moment) -> float:
         return 1.0
 
+    @property
+    def timeless(self) -> bool:
+        return True
+
     def pictures(self, count: int) -> tuple[float, ...]:
         given = len(self.values)
         if given > count:
@@ -90,6 +94,10 @@ class NamedStrengths(Schedule):
 
     def __call__(self, moment: Moment) -> float:
         return 1.0
+
+    @property
+    def timeless(self) -> bool:
+        return True
 
     def pictures(self, count: int) -> tuple[float, ...]:
         factors = [1.0] * count

@@ -43,6 +43,11 @@ class Schedule(ABC):
     def __call__(self, moment: Moment) -> float:
         """The finite factor at a moment; the same whenever and however often it is asked for."""
 
+    @property
+    def timeless(self) -> bool:
+        """Whether the factor is 1 at every moment, so that nobody has to find out which moment it is."""
+        return False
+
     def pictures(self, count: int) -> tuple[float, ...]:
         """One factor for each of the `count` latents of the batch; 1 for all where the schedule does not tell them apart."""
         return (1.0,) * count
@@ -62,6 +67,10 @@ class Product(Schedule):
 
     def __call__(self, moment: Moment) -> float:
         return math.prod(part(moment) for part in self.parts)
+
+    @property
+    def timeless(self) -> bool:
+        return all(part.timeless for part in self.parts)
 
     def pictures(self, count: int) -> tuple[float, ...]:
         return tuple(math.prod(factors) for factors in zip(*(part.pictures(count) for part in self.parts), strict=True))

@@ -21,29 +21,19 @@ def all_shaped(
     weight, and every product is rounded to the residual's dtype, as is the factor of a row.
     """
     found, new = list(residuals), False
+    # Out of place: in place torch's CPU code rounds a number to the residual's dtype before it multiplies, and nowhere else.
     if gain != 1 and found:
         found, new = list(torch._foreach_mul(found, gain)), True
     if any(weight != 1 for weight in weights):
-        scalars = [float(weight) for weight in weights]
-        if new:
-            torch._foreach_mul_(found, scalars)
-        else:
-            found, new = list(torch._foreach_mul(found, scalars)), True
+        found, new = list(torch._foreach_mul(found, [float(weight) for weight in weights])), True
     if found and any(factor != 1 for factor in factors):
         if len(set(factors)) == 1:
-            scalars = [rounded(factors[0], residual.dtype) for residual in found]
-            if new:
-                torch._foreach_mul_(found, scalars)
-            else:
-                found = list(torch._foreach_mul(found, scalars))
-        else:
-            count = len(factors)
-            if not new or any(residual.shape[0] != count for residual in found):
-                found = copied(found, count)
-            runs = runs_of_equal(factors)
-            scalars = [rounded(factors[run.begin], residual.dtype) for residual in found for run in runs]
-            torch._foreach_mul_(views(found, runs), scalars)
-        new = True
+            return list(torch._foreach_mul(found, [rounded(factors[0], residual.dtype) for residual in found])), True
+        count, runs = len(factors), runs_of_equal(factors)
+        if not new or any(residual.shape[0] != count for residual in found):
+            found, new = copied(found, count), True
+        scalars = [rounded(factors[run.begin], residual.dtype) for residual in found for run in runs]
+        torch._foreach_mul_(views(found, runs), scalars)  # by numbers of this dtype, which stay what they are
     return found, new
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control_composer.residuals import Accumulator, Layout, Residuals, ResidualShapeError
-from control_composer.residuals.residuals import spread
+from control_composer.residuals.rows import spread
 from control_composer.tests.residuals.layouts import SD1, layouts
 
 sizes = st.tuples(st.integers(8, 24), st.integers(8, 24))
@@ -133,7 +133,7 @@ def test_two_controls_of_different_shapes_are_refused():
 
 def test_rows_are_put_in_their_places():
     residual = torch.randn(2, 3, 4, 4)
-    full = spread(residual, [1, 3], 4)
+    (full,) = spread([residual], [1, 3], 4)
     assert torch.equal(full[[1, 3]], residual)
     assert not full[[0, 2]].any()
 
