@@ -1,54 +1,74 @@
-"""Step time and peak memory with and without control: ours, the stock nodes, and Advanced-ControlNet when its folder is given.
+"""Step time and peak memory with and without control: ours, the stock nodes, Advanced-ControlNet and diffusers where they are given.
 
-    python host.py python benchmarks/step.py [--width sd15|sdxl|narrow] [--sizes 256 512] [--rounds 7] [--json FILE]
-    python host.py python benchmarks/step.py --device cuda --dtype float16 --width sdxl --sizes 512 1024
-    python host.py python benchmarks/step.py --variants stock-1 ours-1 ours-cond-only --sizes 256 --rounds 3
-    python host.py python benchmarks/step.py --advanced-controlnet FOLDER_OF_COMFYUI_ADVANCED_CONTROLNET
+    python host.py python benchmarks/step.py [--width sd15|sdxl|narrow] [--sizes 256 512] [--batch 1 4 16] [--rounds 7] [--json FILE]
+    python host.py python benchmarks/step.py --preset gpu | gpu-sdxl | gpu-layers | gpu-sizes | gpu-sdxl-batches | cpu
+    python host.py python benchmarks/step.py --variants stock-1 ours-1 ours-cond-only --sizes 256 --rounds 3 --timeline FILE.png
+    python host.py python benchmarks/step.py --advanced-controlnet FOLDER_OF_COMFYUI_ADVANCED_CONTROLNET --diffusers
 
 Random weights at the real widths, one picture, both branches of CFG in one batch, through the host's own guider: the sampling runs of all variants
 are open at once, their steps take turns, and every round has a new latent and sigma. Nothing is read from disk or downloaded.
 
+  step      time of a step: median [least..most]
   ratio     step time over that of the same round without control: median [least..most]
   run       time of all its steps over that of all steps without control: what counts where steps differ, as under reuse
   added     time that the variant adds, over the time that the stock nodes with as many layers add in the same round
-  peak      memory of a step beside the weights, with what the run keeps from step to step (hints, embeddings), MiB
+  differs   from the stock nodes' prediction, relative L2; only where the two should be equal
+  peak      memory of a step beside the weights, with what the run keeps from step to step (hints, embeddings, graphs), MiB
   first     the same of the first step, which embeds the hints
   kept      what the run keeps
+  first s   time of the first step, and of the second, at which graphs are recorded
+  more s    how much longer the two are than two later ones
+  control s time that the host spends in `get_control` in a step, on average: on CUDA until all is launched, on a CPU until it is computed
+  launches  of a step: on CUDA what the host puts on the device one by one, a graph being one; on a CPU operators
+  kernels   that a CUDA device runs in a step
   rows      of each evaluation of the UNet in a step; [2] is CFG as one batch
-  differs   from the stock nodes' prediction, relative L2; only where the two should be equal
+
+Names that end in -beside run beside the model (`beside_model` on), on a CUDA device only; all others do not, on any. Names with -networks have a
+network for each layer, others one for all. The runs of --diffusers are pipelines of its own; their ratios are over its own step without control.
 
 `--clock process` counts the processor's time instead of the wall's, for a CPU that others use too; one thread, or waiting threads count as well.
-On a CPU the memory is that of torch's allocator, the same at every run; see benchmarks/memory.py. The weights need 5 GB (sd15) or 16 GB (sdxl) in
-float32, half in the 16-bit types, and more for the variants with three networks, which run only when they are asked for by name.
+On a CPU the memory is that of torch's allocator, the same at every run; see benchmarks/memory.py: times of its first steps hold the profiler's own.
+The weights need 5 GB (sd15) or 16 GB (sdxl) in float32, half in the 16-bit types, and more for the variants with several networks, which run only
+when they are asked for by name. `--preset gpu` and the other ones are command lines (PRESETS); what stands beside them counts.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import statistics
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import comfy.cli_args
 import torch
 
-if TYPE_CHECKING:
-    from control_composer.benchmarks.runs import Measured
-    from control_composer.benchmarks.variants import Variant
-    from control_composer.benchmarks.widths import Width
-
 # The host's other modules choose a device when they are imported, so those that use them are imported after the options are read.
 
-MEBI = 2**20
 CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
-HEADROOM = 1.15
-"""Memory that must be free, over that of the weights."""
+TABLE = (
+    "stock-1 stock-3 stock-3-networks stock-cond-only ours-1 ours-1-beside ours-3 ours-3-beside ours-3-networks ours-3-networks-beside "
+    "ours-cond-only ours-cond-only-beside ours-every-2 ours-every-2-beside ours-every-3 ours-every-3-beside "
+    "acn-1 acn-3 acn-cond-only diffusers-1 diffusers-3 diffusers-cond-only"
+)
+LAYERS = " ".join(
+    f"{name}{end}"
+    for name in ("stock", "ours", "acn", "diffusers")
+    for end in ("-1", "-2", "-2-networks", "-3", "-3-networks", "-4", "-4-networks")
+)
+BESIDE = " ".join(f"{name}-beside" for name in LAYERS.split() if name.startswith("ours"))
+SHORT = "stock-1 ours-1 ours-1-beside ours-cond-only ours-cond-only-beside ours-every-2 ours-every-2-beside diffusers-1"
+ON_GPU = "--device cuda --dtype float16 --diffusers --goals --rounds 24"
+PRESETS = {
+    "gpu": f"{ON_GPU} --width sd15 --sizes 512 --batch 1 16 --variants {TABLE}",
+    "gpu-sdxl": f"{ON_GPU} --width sdxl --sizes 1024 --variants {TABLE}",
+    "gpu-layers": f"{ON_GPU} --width sd15 --sizes 512 --variants {LAYERS} {BESIDE}",
+    "gpu-sizes": f"{ON_GPU} --width sd15 --sizes 512 768 --batch 1 4 16 --variants {SHORT}",
+    "gpu-sdxl-batches": f"{ON_GPU} --width sdxl --sizes 1024 --batch 4 16 --variants {SHORT}",
+    "cpu": "--device cpu --width sd15 --sizes 512 --rounds 20 --attention pytorch --goals --variants stock-1 ours-1 ours-cond-only ours-every-2",
+}
+"""Rounds are whole turns of variants that do the same again after two and after three steps."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,7 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or torch's profiler complains of a missing GPU
+    # Profiling CUDA graphs a second time in a process has crashed where CUPTI was taken down in between (torch.profiler does the same).
+    os.environ.setdefault("TEARDOWN_CUPTI", "0")
+    os.environ.setdefault("DISABLE_CUPTI_LAZY_REINIT", "1")
     from comfy import model_management
+
+    from control_composer.benchmarks.goals import show_goals
+    from control_composer.benchmarks.step_run import run
+    from control_composer.benchmarks.step_table import show
 
     device = model_management.get_torch_device()
     if options.device and device.type != options.device:
@@ -68,14 +95,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"--device is {options.device}, but the host runs on {device.type} here and that was expected; "
             "leave --device out, or run where there is such a device."
         )
-    report = run(options, device)
+    report = run(options, device, CLOCKS[options.clock])
     show(report)
+    if options.goals:
+        show_goals(report)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    preset = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    preset.add_argument("--preset", choices=list(PRESETS), help="a command line; options beside it go before its own")
+    chosen, rest = preset.parse_known_args(arguments)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[preset]
+    )
     parser.add_argument("--width", default="sd15", choices=["sd15", "sdxl", "narrow"])
     parser.add_argument(
         "--sizes",
@@ -85,175 +119,32 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="PIXELS",
         help="side of the picture, multiples of 64",
     )
+    parser.add_argument("--batch", nargs="+", type=int, default=[1], metavar="PICTURES", help="made at once, each size")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--device", choices=["cpu", "cuda"], help="the host's own choice if left out")
     parser.add_argument("--rounds", type=int, default=7, help="timed steps of each variant")
     parser.add_argument("--variants", nargs="+", metavar="NAME", help="only these; 'none' is always there")
     parser.add_argument("--advanced-controlnet", type=Path, metavar="FOLDER")
+    parser.add_argument("--diffusers", action="store_true", help="its own pipelines as well; needs diffusers")
     parser.add_argument("--attention", default="host", choices=["host", "pytorch"], help="the host's choice, or SDPA")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--clock", default="wall", choices=list(CLOCKS), help="process: see above")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args(arguments)
-    if options.rounds < 1:
-        parser.error(f"--rounds is {options.rounds}, but at least 1 was expected; give a number of timed steps.")
+    parser.add_argument("--goals", action="store_true", help="what was to be reached, and whether it was")
+    parser.add_argument("--timeline", type=Path, metavar="FILE", help="a picture, .png or .jpg, of two steps")
+    parser.add_argument("--timeline-of", metavar="NAME", help="the last of the variants if left out; at the first size")
+    options = parser.parse_args([*(PRESETS[chosen.preset].split() if chosen.preset else ()), *rest])
+    options.preset = chosen.preset
+    for name in ("rounds", "batch"):
+        given = getattr(options, name)
+        if wrong := [number for number in (given if isinstance(given, list) else [given]) if number < 1]:
+            what = "timed steps" if name == "rounds" else "pictures"
+            parser.error(f"--{name} is {wrong[0]}, but at least 1 was expected; give a number of {what}.")
     if wrong := [size for size in options.sizes if size < 64 or size % 64]:
         parser.error(f"--sizes has {wrong[0]}, but multiples of 64 pixels were expected; give for example 512.")
+    if options.timeline and options.timeline.suffix not in (".png", ".jpg"):
+        parser.error(f"--timeline is {options.timeline.name}, but a name with .png or .jpg was expected; add one.")
     return options
-
-
-def run(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Everything that was measured, as it goes into the JSON file."""
-    from control_composer.benchmarks.runs import measure
-    from control_composer.benchmarks.surroundings import commit, hardware
-    from control_composer.benchmarks.variants import Scene
-    from control_composer.benchmarks.widths import WIDTHS, Networks
-
-    peer, skipped = peer_nodes(options.advanced_controlnet)
-    variants, left_out = chosen(options.variants, bool(peer))
-    width, dtype = WIDTHS[options.width], getattr(torch, options.dtype)
-    report = {
-        "date": str(datetime.date.today()),
-        "commit": commit(),
-        "hardware": hardware(device.type),
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "comfyui": host_version(),
-        "attention": attention(),
-        "width": options.width,
-        "dtype": options.dtype,
-        "rounds": options.rounds,
-        "clock": options.clock,
-        **weights_of(width, dtype, max(variant.networks for variant in variants), device),
-        "skipped": skipped + left_out,
-        "sizes": [],
-    }
-    networks = Networks(width, dtype)
-    with torch.inference_mode():
-        for pixels in options.sizes:
-            scene = Scene(networks, pixels, peer)
-            conditionings = {variant.name: variant.attach(scene) for variant in variants}
-            measured = measure(networks.model, conditionings, pixels, options.rounds, tell, CLOCKS[options.clock])
-            report["sizes"].append({"pixels": pixels, "variants": [row(one, measured) for one in variants]})
-    return report
-
-
-def peer_nodes(folder: Path | None) -> tuple[dict[str, Any], list[str]]:
-    """Advanced-ControlNet's nodes; none, and a sentence, where it cannot be compared with."""
-    from control_composer.benchmarks.peers import PeerError, advanced_controlnet
-
-    if folder is None:
-        return {}, ["Advanced-ControlNet is left out: give its folder with --advanced-controlnet."]
-    try:
-        return advanced_controlnet(folder), []
-    except PeerError as problem:
-        return {}, [f"Advanced-ControlNet is left out: {problem}"]
-
-
-def chosen(names: Sequence[str] | None, with_peer: bool) -> tuple[list[Variant], list[str]]:
-    """The variants to run, and a sentence where one that was asked for is not among them."""
-    from control_composer.benchmarks.variants import VARIANTS
-
-    known = {variant.name: variant for variant in VARIANTS}
-    if unknown := [name for name in names or () if name not in known]:
-        raise SystemExit(
-            f"--variants has {unknown[0]!r}, but one of {', '.join(known)} was expected; write the name as it is there."
-        )
-    wanted = {name for name, variant in known.items() if not variant.optional} if names is None else {"none", *names}
-    dropped = [name for name in names or () if known[name].of_peer and not with_peer]
-    kept = [one for one in VARIANTS if one.name in wanted and (with_peer or not one.of_peer)]
-    return kept, [f"{', '.join(dropped)}: not run without Advanced-ControlNet."] if dropped else []
-
-
-def weights_of(width: Width, dtype: torch.dtype, networks: int, device: torch.device) -> dict[str, Any]:
-    """Parameters of both networks and the bytes of all weights. Ends the program where they do not fit."""
-    from comfy import model_management
-
-    unet, control = width.parameter_counts()
-    needed = (unet + networks * control) * dtype.itemsize
-    free = model_management.get_free_memory(device)
-    if needed * HEADROOM > free:
-        raise SystemExit(
-            f"The weights take {needed / 1e9:.1f} GB in {str(dtype).removeprefix('torch.')} and {free / 1e9:.1f} GB are free on {device.type}, but at "
-            f"least {needed * HEADROOM / 1e9:.1f} GB were expected; use --dtype bfloat16, fewer networks, --width sd15, or a larger machine."
-        )
-    tell(f"{unet / 1e6:.1f} M + {networks} × {control / 1e6:.1f} M parameters, {needed / 1e9:.1f} GB")
-    return {"parameters": {"unet": unet, "control": control}, "weight_bytes": needed}
-
-
-def row(variant: Variant, measured: dict[str, Measured]) -> dict[str, Any]:
-    """One variant's numbers."""
-    own, none, other = measured[variant.name], measured["none"], measured.get(variant.beside or "")
-    added = None
-    if other is not None:
-        shares = [
-            (mine - bare) / (theirs - bare)
-            for mine, theirs, bare in zip(own.seconds, other.seconds, none.seconds, strict=True)
-            if theirs > bare
-        ]
-        added = {"beside": variant.beside, **spread(shares)} if shares else None
-    return {
-        "name": variant.name,
-        "words": variant.words,
-        "seconds": own.seconds,
-        "ratio": spread([mine / bare for mine, bare in zip(own.seconds, none.seconds, strict=True)]),
-        "run": sum(own.seconds) / sum(none.seconds),
-        "added": added,
-        "memory": {"peak": own.peak, "first": own.first.peak, "kept": own.first.kept},
-        "batches": list(own.batches),
-        "differs": float((own.result - other.result).norm() / other.result.norm()) if variant.equal and other else None,
-    }
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
-
-
-def show(report: dict[str, Any]) -> None:
-    """The report as tables for a person."""
-    print(
-        f"{report['date']}, commit {report['commit']}, {report['hardware']}, torch {report['torch']}, ComfyUI {report['comfyui']}, "
-        f"{report['attention']}; {report['width']}, {report['dtype']}, {report['rounds']} rounds, {report['clock']} time"
-    )
-    for sentence in report["skipped"]:
-        print(sentence)
-    for size in report["sizes"]:
-        print(
-            f"\n{size['pixels']} px          step s  ratio                run    added              peak   first    kept  rows    differs"
-        )
-        for one in size["variants"]:
-            print(line(one))
-
-
-def line(one: dict[str, Any]) -> str:
-    def between(values: dict[str, Any] | None) -> str:
-        return "" if values is None else f"{values['median']:.3f} [{values['least']:.2f}..{values['most']:.2f}]"
-
-    memory = "".join(f"{one['memory'][name] / MEBI:8.1f}" for name in ("peak", "first", "kept"))
-    differs = "" if one["differs"] is None else f"{one['differs']:.1e}"
-    seconds = statistics.median(one["seconds"])
-    return (
-        f"{one['name']:16}{seconds:8.3f}  {between(one['ratio']):20} {one['run']:.3f}  {between(one['added']):18}{memory}  "
-        f"{one['batches']!s:7} {differs}"
-    ).rstrip()
-
-
-def host_version() -> str:
-    import comfyui_version  # type: ignore[import-untyped]
-
-    return str(comfyui_version.__version__)
-
-
-def attention() -> str:
-    from comfy.ldm.modules.attention import optimized_attention
-
-    return str(optimized_attention.__name__)
-
-
-def tell(words: str) -> None:
-    """Progress, kept apart from the table."""
-    print(words, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

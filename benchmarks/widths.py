@@ -114,9 +114,9 @@ class Networks:
     def model(self) -> Any:
         """The MODEL of the graph."""
         if self._model is None:
-            model = self.width.model(self.dtype)
-            fill(model.diffusion_model, 0)
             device = comfy.model_management.get_torch_device()
+            model = self.width.model(self.dtype)
+            fill(model.diffusion_model, 0, device)
             self._model = comfy.model_patcher.CoreModelPatcher(
                 model, load_device=device, offload_device=comfy.model_management.unet_offload_device()
             )
@@ -125,22 +125,31 @@ class Networks:
     def control_net(self, index: int = 0) -> Any:
         """The CONTROL_NET that the stock loader makes of the network with this number."""
         while len(self._controls) <= index:
-            module = self.width.encoder(self.dtype)
-            fill(module, 1 + len(self._controls))
             device = comfy.model_management.get_torch_device()
+            module = self.width.encoder(self.dtype)
+            fill(module, 1 + len(self._controls), device)
             self._controls.append(comfy.controlnet.ControlNet(module, load_device=device))
         return self._controls[index]
 
 
 @torch.no_grad()
-def fill(module: torch.nn.Module, seed: int) -> None:
-    """Seeded weights everywhere, zero convolutions included, that keep activations near 1."""
-    generator = torch.Generator().manual_seed(seed)
+def fill(module: torch.nn.Module, seed: int, on: torch.device | None = None) -> None:
+    """Seeded weights everywhere, zero convolutions included, that keep activations near 1.
+
+    They are drawn where they lie, or on the device `on`: billions of them take minutes on a CPU. Each device draws others.
+    """
+    generator = torch.Generator(on or "cpu").manual_seed(seed)
     for name, parameter in module.named_parameters():
         if parameter.ndim > 1:
-            parameter.normal_(0.0, parameter[0].numel() ** -0.5, generator=generator)
+            mean, deviation = 0.0, parameter[0].numel() ** -0.5
         else:
-            parameter.normal_(1.0 if name.endswith("weight") else 0.0, 0.1, generator=generator)
+            mean, deviation = 1.0 if name.endswith("weight") else 0.0, 0.1
+        drawn = (
+            parameter if parameter.device == generator.device else torch.empty_like(parameter, device=generator.device)
+        )
+        drawn.normal_(mean, deviation, generator=generator)
+        if drawn is not parameter:
+            parameter.copy_(drawn)
 
 
 def picture(pixels: int, seed: int) -> Tensor:

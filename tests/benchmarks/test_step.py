@@ -11,10 +11,20 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("comfy")
 
-from control_composer.benchmarks import step  # noqa: E402
+from control_composer.benchmarks import step, step_run, step_table  # noqa: E402
+from control_composer.benchmarks.goals import answers, show_goals  # noqa: E402
+from control_composer.benchmarks.heads import watched  # noqa: E402
+from control_composer.benchmarks.launches import Counting, Launches, launches_in, mean_of  # noqa: E402
 from control_composer.benchmarks.memory import on_cpu  # noqa: E402
+from control_composer.benchmarks.runs import measure  # noqa: E402
+from control_composer.benchmarks.variants import VARIANTS, Scene  # noqa: E402
+from control_composer.benchmarks.widths import WIDTHS, Networks  # noqa: E402
 
-NAMES = ["stock-1", "stock-3", "stock-cond-only", "ours-1", "ours-3", "ours-cond-only", "ours-outside", "acn-1"]
+NAMES = [
+    *("stock-1", "stock-3", "stock-cond-only", "ours-1", "ours-3", "ours-3-networks", "stock-3-networks"),
+    *("ours-cond-only", "ours-outside", "acn-1", "ours-1-beside"),
+]
+DROPPED = {"acn-1", "ours-1-beside"}
 
 
 def measured(folder: Path, *more: str) -> dict[str, Any]:
@@ -39,9 +49,10 @@ def rows(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_uncontrolled_steps_are_there_unasked_and_a_missing_pack_is_told(report, rows):
-    assert set(rows) == {"none", *NAMES} - {"acn-1"}
+    assert set(rows) == {"none", *NAMES} - DROPPED
     assert report["skipped"] == [
         "Advanced-ControlNet is left out: give its folder with --advanced-controlnet.",
+        "ours-1-beside: not run without a CUDA device.",
         "acn-1: not run without Advanced-ControlNet.",
     ]
 
@@ -61,6 +72,15 @@ def test_both_branches_are_one_batch_unless_only_one_has_a_control(rows):
 def test_what_should_be_equal_is(rows):
     assert rows["ours-1"]["differs"] < 1e-5
     assert rows["ours-3"]["differs"] < 1e-5
+    assert rows["ours-3-networks"]["differs"] < 1e-5
+
+
+def test_networks_of_their_own_are_other_networks(model):
+    scene = Scene(model, 64)
+    for name, networks in (("ours-3", 1), ("ours-3-networks", 3)):
+        (variant,) = [one for one in VARIANTS if one.name == name]
+        layers = variant.attach(scene)[0][0][1]["control"].layers
+        assert len(layers) == 3 and len({id(layer.source.module) for layer in layers}) == networks == variant.networks
 
 
 def test_memory_counts_what_a_run_keeps(rows):
@@ -92,21 +112,21 @@ def test_memory_of_a_call_is_its_peak_and_what_it_leaves():
 
 
 def test_table_has_a_line_for_each_variant(report, capsys):
-    step.show(report)
+    step_table.show(report)
     table = capsys.readouterr().out
     assert "64 px" in table and "narrow, float32, 2 rounds" in table
-    assert all(f"\n{name} " in table for name in ("none", "stock-1", "ours-3"))
+    assert all(table.count(f"\n{name} ") == 2 for name in ("none", "stock-1", "ours-3"))
 
 
 def test_unknown_variant_is_refused_with_the_names_there_are(tmp_path):
     with pytest.raises(SystemExit) as refused:
-        measured(tmp_path, "--variants", "ours-4")
-    assert str(refused.value).startswith("--variants has 'ours-4', but one of none, stock-1, ")
+        measured(tmp_path, "--variants", "ours-5")
+    assert str(refused.value).startswith("--variants has 'ours-5', but one of none, stock-1, ")
     assert str(refused.value).endswith("was expected; write the name as it is there.")
 
 
 def test_folder_that_is_no_pack_is_told(tmp_path):
-    found, skipped = step.peer_nodes(tmp_path)
+    found, skipped = step_run.peer_nodes(tmp_path)
     assert found == {}
     assert skipped == [
         f"Advanced-ControlNet is left out: --advanced-controlnet {tmp_path} has no __init__.py, but the folder of ComfyUI-Advanced-ControlNet "
@@ -114,14 +134,109 @@ def test_folder_that_is_no_pack_is_told(tmp_path):
     ]
 
 
+@pytest.fixture(scope="module")
+def model() -> Networks:
+    with torch.inference_mode():
+        return Networks(WIDTHS["narrow"], torch.float32)
+
+
+def counted(networks: Networks, *names: str, rounds: int = 2, batch: int = 1) -> dict[str, Any]:
+    """Steps whose "seconds" are the operators that were dispatched: the same at every run."""
+    chosen = {variant.name: variant for variant in VARIANTS if variant.name in ("none", *names)}
+    scene = Scene(networks, 64)
+    with torch.inference_mode(), Counting() as work:
+        conditionings = {name: variant.attach(scene) for name, variant in chosen.items()}
+        return measure(
+            networks.model,
+            conditionings,
+            64,
+            rounds,
+            clock=lambda: float(work.count),
+            batch=batch,
+            periods={name: variant.period for name, variant in chosen.items()},
+        )
+
+
+@pytest.fixture(scope="module")
+def work(model) -> dict[str, Any]:
+    return counted(model, "stock-1", "ours-1", "ours-3", "ours-every-2", rounds=3)
+
+
+def test_launches_are_those_of_a_step(work):
+    for name in ("none", "stock-1", "ours-1", "ours-3"):
+        assert {*work[name].seconds} == {work[name].launches.launched}, name
+    assert work["ours-every-2"].launches.launched == sum({*work["ours-every-2"].seconds}) / 2
+    none, one, three, second = (work[name].launches.launched for name in ("none", "ours-1", "ours-3", "ours-every-2"))
+    assert 2.5 < (three - none) / (one - none) < 3.5
+    assert 0.5 < (second - none) / (one - none) < 0.75
+    assert all(one.launches.kernels is None for one in work.values())
+
+
+def test_first_step_embeds_the_hint_and_the_second_does_not(work):
+    assert work["none"].first_seconds == work["none"].second_seconds == work["none"].seconds[0]
+    assert work["ours-1"].second_seconds == work["ours-1"].seconds[0]
+    first, third = (work[name].first_seconds - work[name].second_seconds for name in ("ours-1", "ours-3"))
+    assert first > 10 and third > 2 * first
+
+
+def test_time_within_get_control_is_the_step_less_the_model(work):
+    """The model adds 13 residuals in place itself."""
+    assert set(work["none"].control_seconds) == {0.0}
+    for name in ("stock-1", "ours-1", "ours-3"):
+        model = [whole - bare for whole, bare in zip(work[name].seconds, work["none"].seconds, strict=True)]
+        assert work[name].control_seconds == [operators - 13 for operators in model], name
+    held, evaluated = sorted({*work["ours-every-2"].control_seconds})
+    assert evaluated > 3 * held
+
+
+def test_reuse_evaluates_every_second_step_and_the_last(work):
+    seconds = work["ours-every-2"].seconds
+    assert [value > min(seconds) for value in seconds] == [True, False, True]
+
+
+def test_a_control_is_watched_no_longer_than_it_is_asked():
+    class Head:
+        def get_control(self) -> None:
+            ticks.append(len(ticks))
+            raise ValueError
+
+    ticks = [0]
+    head = Head()
+    with watched(
+        [[[None, {"control": head}]], [[None, {"control": head}], [None, {}]]], lambda: float(len(ticks))
+    ) as time:
+        with pytest.raises(ValueError):
+            head.get_control()
+        assert time.seconds == 1.0
+    assert not vars(head)
+
+
+def event(cat: str, correlation: int | None = None, **more: Any) -> dict[str, Any]:
+    given = {} if correlation is None else {"correlation": correlation}
+    return {"ph": "X", "cat": cat, "name": "", "pid": 0, "tid": 1, "ts": 0.0, "dur": 1.0, "args": given} | more
+
+
+def test_a_graph_is_one_launch_of_many_kernels():
+    done = [
+        event("kernel", 5),
+        event("kernel", 5),
+        event("kernel", 6),
+        event("gpu_memcpy", 7),
+        event("cuda_runtime", 5),
+    ]
+    assert launches_in(done) == Launches(3, 3)
+    assert launches_in([event("cuda_runtime", 5)]) is None
+    assert mean_of([Launches(2, 4), Launches(4, 4)]) == Launches(3, 4)
+    assert mean_of([Launches(2, 4), None]) is None
+    assert mean_of([Launches(2, None), Launches(4, None)]) == Launches(3, None)
+
+
 def test_weights_that_do_not_fit_are_refused_before_they_are_made(monkeypatch):
     import comfy.model_management
 
-    from control_composer.benchmarks.widths import WIDTHS
-
     monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device: 9e9)
     with pytest.raises(SystemExit) as refused:
-        step.weights_of(WIDTHS["sdxl"], torch.float32, 1, torch.device("cpu"))
+        step_run.weights_of(WIDTHS["sdxl"], torch.float32, 1, torch.device("cpu"))
     assert str(refused.value) == (
         "The weights take 15.3 GB in float32 and 9.0 GB are free on cpu, but at least 17.6 GB were expected; "
         "use --dtype bfloat16, fewer networks, --width sd15, or a larger machine."
@@ -130,7 +245,240 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_made(monkeypatch):
 
 def test_parameter_counts_are_those_of_the_real_models():
     """SD1.5: 859.5 M and 361.3 M; SDXL: 2567.5 M and 1251.0 M."""
-    from control_composer.benchmarks.widths import WIDTHS
-
     assert WIDTHS["sd15"].parameter_counts() == (859_520_964, 361_279_120)
     assert [round(count / 1e5) for count in WIDTHS["sdxl"].parameter_counts()] == [25675, 12510]
+
+
+# -- which variants run ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_presets_name_variants_that_there_are():
+    for name in step.PRESETS:
+        options = step.parsed(["--preset", name])
+        variants, pipes, left_out = step_run.chosen(options.variants, True, options.device == "cuda", options.diffusers)
+        assert left_out == []
+        assert len(variants) + len(pipes) >= len(options.variants) and options.rounds >= 20 and options.goals
+    assert step.parsed(["--rounds", "3", "--preset", "gpu-sdxl"]).rounds == 3
+
+
+def test_what_a_gpu_adds_runs_unasked_there_and_is_told_elsewhere():
+    usual = {one.name for one in step_run.chosen(None, False)[0]}
+    on_gpu = {one.name for one in step_run.chosen(None, False, on_gpu=True)[0]}
+    assert on_gpu - usual == {f"{name}-beside" for name in usual if name.startswith("ours")} - {
+        f"ours-{name}-beside" for name in ("soft", "masked", "zero", "outside")
+    }
+    assert "ours-3-beside" in on_gpu and "ours-4-beside" not in on_gpu
+    assert "Variants beside the model are left out: they need a CUDA device." in step_run.chosen(None, False)[2]
+
+
+def test_variants_beside_the_model_say_so_to_their_layers_and_the_others_do_not(model):
+    for variant in VARIANTS:
+        if variant.name.startswith("ours") and variant.networks == 1:
+            layers = variant.attach(Scene(model, 64))[0][0][1]["control"].layers
+            assert {layer.beside for layer in layers} == {"on" if variant.of_gpu else "off"}, variant.name
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--batch", "0"], "--batch is 0, but at least 1 was expected; give a number of pictures."),
+        (["--rounds", "0"], "--rounds is 0, but at least 1 was expected; give a number of timed steps."),
+        (["--timeline", "a.gif"], "--timeline is a.gif, but a name with .png or .jpg was expected; add one."),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(given, words, capsys):
+    with pytest.raises(SystemExit):
+        step.parsed(given)
+    assert words in capsys.readouterr().err
+
+
+# -- goals -----------------------------------------------------------------------------------------------------------------------------------
+
+
+def answered(name: str, seconds: float, rounds: int = 20, differs: float = 0.0, peak: int = 100) -> dict[str, Any]:
+    """A report of SD1.5 512, batch 1 on CUDA, whose step takes 1 without a control and 1.4 with a stock one."""
+
+    def one(name: str, seconds: float, stock: str | None = None) -> dict[str, Any]:
+        spread = {"median": seconds, "least": seconds, "most": seconds}
+        return {
+            "name": name,
+            "seconds": [seconds] * rounds,
+            "ratio": spread,
+            "run": seconds,
+            "added": stock and {"beside": stock, **spread},
+            "memory": {"peak": peak if stock else 100},
+            "differs": differs if stock else None,
+        }
+
+    rows = [one("none", 1.0), one("stock-1", 1.4), one(name, seconds, "stock-1")]
+    place = {"width": "sd15", "device": "cuda", "dtype": "float16", "hardware": "a card", "rounds": rounds}
+    return {**place, "sizes": [{"pixels": 512, "batch": 1, "variants": rows}]}
+
+
+def test_goals_are_reached_by_the_number_alone(capsys):
+    def reached(*given: Any, **more: Any) -> dict[str, bool | None]:
+        return {
+            f"{one.words} {one.goal}": one.reached
+            for one in answers(answered(*given, **more))
+            if one.found != "not measured here"
+        }
+
+    goal = "SD1.5 512, batch 1, one layer, exact ≤ 1.05"
+    place = "sd15 512, batch 1, cuda float16: ours-1-beside"
+    assert reached("ours-1-beside", 1.05) == {
+        goal: True,
+        f"{place} predicts what the stock predicts": True,
+        f"{place} peak ≤ 1.10 of the stock's": True,
+    }
+    assert reached("ours-1-beside", 1.06)[goal] is False
+    assert reached("ours-1-beside", 1.0, rounds=19)[goal] is None
+    assert reached("ours-1-beside", 1.0, differs=1e-7)[f"{place} predicts what the stock predicts"] is False
+    assert reached("ours-1-beside", 1.0, peak=111)[f"{place} peak ≤ 1.10 of the stock's"] is False
+    show_goals(answered("ours-1", 1.3))
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("NOT REACHED") and "ours-1 1.300" in line and "stock-1 1.400" in line for line in lines)
+    assert any(line.startswith("open") and "SDXL 1024" in line and "not measured here" in line for line in lines)
+
+
+def test_no_worse_than_stock_is_asked_of_the_steps_of_the_same_round():
+    for seconds, reached in ((1.41, True), (1.5, False)):
+        report = answered("ours-1", seconds)
+        report["sizes"][0]["batch"] = 16
+        (found,) = [one for one in answers(report) if one.goal == "no worse than stock" and "ours-1 " in one.found]
+        assert found.reached is reached
+
+
+# -- diffusers, and the picture --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    pytest.importorskip("diffusers")
+    before = torch.get_num_threads()
+    folder = tmp_path_factory.mktemp("others")
+    names = ["--variants", "stock-1", "ours-1", "diffusers-1", "diffusers-2-networks", "diffusers-cond-only"]
+    try:
+        drawn = ("--timeline", str(folder / "steps.png"))
+        return measured(folder, "--diffusers", "--batch", "2", "--rounds", "1", *names, *drawn), folder / "steps.png"
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_batch_is_rows_of_the_model(others, report):
+    (two,), (one,) = others[0]["sizes"], report["sizes"]
+    assert (one["batch"], two["batch"]) == (1, 2)
+    rows = {row["name"]: row for row in two["variants"]}
+    assert all(row["batches"] == [4] for row in two["variants"] + two["diffusers"])
+    assert rows["ours-1"]["differs"] < 1e-5
+    assert rows["none"]["memory"]["peak"] > 1.5 * one["variants"][0]["memory"]["peak"]
+
+
+def test_pipelines_of_diffusers_are_measured_over_their_own_step(others):
+    (size,) = others[0]["sizes"]
+    rows = {row["name"]: row for row in size["diffusers"]}
+    assert list(rows) == ["diffusers-none", "diffusers-1", "diffusers-2-networks", "diffusers-cond-only"]
+    assert all(row["over"] == "diffusers-none" for row in rows.values())
+    assert rows["diffusers-none"]["run"] == 1.0 and all(row["first_seconds"] > 0 for row in rows.values())
+    assert all(len(row["seconds"]) == 1 and row["seconds"][0] > 0 for row in rows.values())
+    bare = rows["diffusers-none"]["seconds"][0]
+    assert all(row["run"] == row["seconds"][0] / bare for row in rows.values())
+    none, one, two = (rows[f"diffusers-{name}"]["launches"] for name in ("none", "1", "2-networks"))
+    assert one - none > 100 and 1.8 < (two - none) / (one - none) < 2.2
+    assert rows["diffusers-1"]["memory"]["peak"] > rows["diffusers-none"]["memory"]["peak"]
+
+
+def test_diffusers_has_the_same_networks():
+    pytest.importorskip("diffusers")
+    from control_composer.benchmarks.diffusers_step import meta_control, meta_unet
+
+    for width in ("narrow", "sd15", "sdxl"):
+        counts = tuple(sum(one.numel() for one in part(width).parameters()) for part in (meta_unet, meta_control))
+        assert counts == WIDTHS[width].parameter_counts(), width
+
+
+def test_a_pack_that_is_missing_is_told(monkeypatch):
+    import sys
+
+    from control_composer.benchmarks.diffusers_step import diffusers_version
+
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    version, (sentence,) = diffusers_version()
+    assert version == "" and sentence.startswith("diffusers is left out: it cannot be imported (")
+    assert step_run.chosen(["diffusers-1"], False)[2] == ["diffusers-1: not run without diffusers."]
+
+
+def test_the_picture_shows_each_part_in_its_colour(others):
+    cv2 = pytest.importorskip("cv2")
+    from control_composer.benchmarks import timeline
+
+    picture = cv2.cvtColor(cv2.imread(str(others[1])), cv2.COLOR_BGR2RGB)[timeline.TOP :]
+    for part in (timeline.CONTROL, timeline.ENCODER, timeline.REST):
+        near = abs(picture.astype(int) - timeline.COLOURS[part]).max(axis=-1) < 40
+        assert near.sum() > 2000, part
+
+
+def test_each_operator_belongs_to_the_part_that_called_it(model):
+    from control_composer.benchmarks import timeline
+
+    seen = []
+
+    def look(steps: Any) -> None:
+        unet = model.model.model.diffusion_model
+        seen.extend(timeline.lanes_of(timeline.events_of(steps, unet, pair, torch.device("cpu"))))
+
+    (variant,) = [one for one in VARIANTS if one.name == "ours-1"]
+    with torch.inference_mode():
+        pair = variant.attach(Scene(model, 64))
+        measure(model.model, {"ours-1": pair}, 64, 1, profile=("ours-1", look))
+    lanes, marks = seen
+    (lane,) = lanes
+    assert lane.name == "host thread 1" and marks[0] == 0.0 and len(marks) == 2
+    parts = [block.part for block in lane.blocks]
+    changes = [part for part, before in zip(parts, [None, *parts], strict=False) if part != before]
+    step_of = [timeline.CONTROL, timeline.OTHER, timeline.ENCODER, timeline.REST]
+    assert [part for part in changes if part != timeline.OTHER] == 2 * [
+        part for part in step_of if part != timeline.OTHER
+    ]
+    assert all(parts.count(part) > 100 for part in (timeline.CONTROL, timeline.ENCODER, timeline.REST))
+    assert not model.model.model.diffusion_model._forward_hooks
+
+
+def test_what_a_gpu_does_belongs_to_whoever_launched_it():
+    from control_composer.benchmarks.timeline import CONTROL, ENCODER, OTHER, REST, STEP, WAITING, lanes_of
+
+    def note(name: str, start: float, end: float) -> dict[str, Any]:
+        return event("user_annotation", name=name, ts=start, dur=end - start)
+
+    lanes, marks = lanes_of(
+        [
+            *(note(STEP, 1000, 9000), note(CONTROL, 1000, 2000), note(ENCODER, 2000, 5000), note(REST, 5000, 8000)),
+            event("cpu_op", name="aten::linear", ts=2100, dur=50),
+            event("cpu_op", name="aten::addmm", ts=2110, dur=30),
+            event("cuda_runtime", 2, name="cudaLaunchKernel", ts=2120, dur=5),
+            event("cuda_runtime", 1, name="cudaGraphLaunch", ts=1500, dur=20),
+            event("cuda_runtime", 9, name="cudaDeviceSynchronize", ts=7000, dur=500),
+            event("kernel", 1, tid=20, ts=2500, dur=100),
+            event("kernel", 1, tid=20, ts=2700, dur=100),
+            event("kernel", 2, tid=7, ts=2600, dur=100),
+            event("gpu_memcpy", 77, tid=7, ts=8000, dur=100),
+            event("gpu_user_annotation", tid=7, ts=0, dur=9000),
+        ]
+    )
+    assert marks == [0.0]
+    assert [lane.name for lane in lanes] == ["host thread 1", "GPU 0, stream 20", "GPU 0, stream 7"]
+    host, side, main = ([(block.start, block.part) for block in lane.blocks] for lane in lanes)
+    assert host == [(0.5, CONTROL), (1.1, ENCODER), (6.0, WAITING)]
+    assert side == [(1.5, CONTROL), (1.7, CONTROL)]
+    assert main == [(1.6, ENCODER), (7.0, OTHER)]
+
+
+def test_a_column_has_as_much_colour_as_it_was_busy():
+    np = pytest.importorskip("numpy")
+    from control_composer.benchmarks.timeline import cover, ticks
+
+    columns = np.zeros(4)
+    cover(columns, 0.25, 0.5)
+    cover(columns, 0.5, 2.5)
+    cover(columns, 3.75, 9.0)
+    assert columns.tolist() == [0.75, 1.0, 0.5, 0.25]
+    assert ticks(47.0) == [0, 5, 10, 15, 20, 25, 30, 35, 40, 45]
