@@ -45,3 +45,19 @@ def on_cpu(call: Callable[[], Tensor]) -> tuple[Tensor, Memory]:
         alive += event.nbytes()
         peak = max(peak, alive)
     return result, Memory(peak, alive - result.nbytes)
+
+
+def alive_on_cpu(call: Callable[[], Tensor], mark: str) -> tuple[Tensor, int, list[int]]:
+    """The call's result, its peak, and the bytes alive at each beginning of a `torch.profiler.record_function` named `mark`, over those before it."""
+    with torch.autograd.profiler.profile(profile_memory=True) as profile:
+        result = call()
+    events = [event for event in profile.kineto_results.events() if event.name() in ("[memory]", mark)]
+    alive = peak = 0
+    marked = []
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        if event.name() == mark:
+            marked.append(alive)
+            continue
+        alive += event.nbytes()
+        peak = max(peak, alive)
+    return result, peak, marked

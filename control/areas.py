@@ -13,6 +13,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from .errors import ControlError
+from .expected import expect
 
 Area = tuple[int, int, int, int]
 """height, width, y, x in latent cells, as the host writes areas."""
@@ -64,7 +65,13 @@ def tidy(executor: Any, *args: Any, **more: Any) -> Any:
 
 
 WATCH = comfy.hooks.TransformerOptionsHook(
-    {"wrappers": {WrappersMP.CALC_COND_BATCH: {KEY: [watch]}, WrappersMP.OUTER_SAMPLE: {KEY: [tidy]}}}
+    {
+        "wrappers": {
+            WrappersMP.CALC_COND_BATCH: {KEY: [watch]},
+            WrappersMP.OUTER_SAMPLE: {KEY: [tidy]},
+            WrappersMP.PREPARE_SAMPLING: {KEY: [expect]},
+        }
+    }
 )
 """Only one, because the host adds what several conditionings bring once for each hook that is not the same."""
 

@@ -17,11 +17,12 @@ from .compatibility import check_base, unet_layout
 from .control_lora import LoraControl
 from .errors import ControlError
 from .evaluate import evaluate
+from .expected import expected_for
 from .foreign import ForeignControl
 from .frames import frames_of
-from .lanes import lane_of
+from .lanes import lane_of, may_be_beside
 from .layer import Layer, Source, check_pixels
-from .memory import activation_bytes
+from .needs import needed
 from .network import EncoderNetwork
 from .patch_network import PatchNetwork
 from .record import Record
@@ -142,16 +143,25 @@ class Control(AreaAware):
         return list(dict.fromkeys(models))
 
     def inference_memory_requirements(self, dtype: torch.dtype) -> float:
-        """Bytes beside the weights: of the chain before, of foreign layers, and of what this control keeps while the UNet runs."""
+        """Bytes beside the weights: of the chain before, of foreign layers, and of what this control needs over the model (needs.py).
+
+        In a run the latent's size is that of the run (expected.py); asked outside of one, it is that of the largest hint.
+        """
         memory: float = super().inference_memory_requirements(dtype)
         memory += sum(control.inference_memory_requirements(dtype) for control in one_of_each(self.foreign()).values())
+        if not self.acting:
+            return memory
+        expected = expected_for(self, [hint for layer in self.acting for hint in layer.hints])
         for layer in self.acting:
             if isinstance(layer.source, PatchNetwork):
-                pictures, _, height, width = layer.hint_bchw.shape
-                memory += layer.source.memory_requirements(pictures, height, width)
-        return memory + activation_bytes(
-            (layer.source, layer.hints) for layer in self.acting if isinstance(layer.source, EncoderNetwork)
-        )
+                memory += layer.source.memory_requirements(
+                    len(layer.hint_bchw),
+                    *(cells * layer.source.pixels_per_cell for cells in expected.largest),
+                    expected.rows,
+                )
+        beside = may_be_beside(self.acting, self.inspect)
+        previous = self.previous_controlnet is not None or any(self.foreign())
+        return memory + needed(self.acting, expected, beside, previous)
 
     def pre_run(self, model: Any, percent_to_timestep_function: Callable[[float], Any]) -> None:
         """Refuses networks of another base and starts afresh: after an interrupted run the host calls no `cleanup`."""

@@ -13,6 +13,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from ..residuals.blocks import Block, Layout, halve
 from .compatibility import unet_layout
 from .errors import ControlError
+from .expected import BRANCHES
 from .network import adm_channels_of, context_dim_of
 from .patch_network import PatchCall, Patches, PatchNetwork
 
@@ -103,7 +104,7 @@ class ControlNeXtNetwork(PatchNetwork):
         embedding: Tensor = self.module.embed(hint_bchw)
         return embedding
 
-    def memory_requirements(self, pictures: int, height: int, width: int) -> float:
+    def memory_requirements(self, pictures: int, height: int, width: int, rows: int = BRANCHES) -> float:
         """The hint's embedding, and as much again three times for the largest step of the network."""
         halving = 1 if not self.net.embedding else 4 if self.net.release == "SDXL July" else 2
         cells = (height // halving) * (width // halving)

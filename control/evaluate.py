@@ -10,7 +10,10 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ..residuals.residuals import Accumulator, Residuals, shaped_by
+from ..residuals.accumulator import Accumulator, At
+from ..residuals.residuals import Residuals
+from ..residuals.rows import picked
+from ..residuals.shaping import all_shaped
 from .areas import Area
 from .features import record_norm, record_norms, watch_features
 from .foreign import ForeignControl
@@ -54,6 +57,10 @@ def evaluate(layers: Sequence[Layer], step: Step, previous: Residuals | None) ->
 def beside_or_before(evaluations: Sequence[Evaluation], call: int, step: Step, previous: Residuals | None) -> Residuals:
     """`sum_of` in the run's lane; where memory does not suffice beside the model, before it, from this step on."""
     run, record = step.run, step.run.record
+    for evaluation in evaluations if run.lane.beside else ():
+        if isinstance(evaluation.source, EncoderNetwork) and evaluation.source.loads_models:
+            # Not beside the model: its own weights may be loaded anew for this.
+            embedding_rows(evaluation, sorted(evaluation.rows), step)
     noted = len(record.steps), dict(record.embedding_bytes)
     try:
         with run.lane.work(tensors_read(step, previous)):
@@ -79,6 +86,8 @@ def sum_of(evaluations: Sequence[Evaluation], call: int, step: Step, previous: R
     """The sum of `previous` and of all evaluations: those that are reused, then the passes of the networks."""
     total = Accumulator(previous)
     fresh = [evaluation for evaluation in evaluations if not add_held(total, evaluation, call, step)]
+    for evaluation in fresh:
+        step.run.held.make_room(held_key(evaluation, step), evaluation.layer.reuse)
     kept: dict[Hashable, Parts] = {evaluation.key: [] for evaluation in fresh if not evaluation.layer.reuse.never}
     todo = [Pass(segments, step) for segments in passes(fresh, step.rows_per_pass)]
     if step.run.lane.beside:
@@ -229,18 +238,23 @@ def add(
     step: Step,
 ) -> Iterator[tuple[int, Tensor]]:
     """Adds a layer's share of a pass: the residuals from row `start` on, for the rows `rows` of the batch. Yields what was added."""
-    factors = [one.factors[row] for row in rows]
+    chosen: dict[int, tuple[At, Tensor]] = {}
     for position, (place, index, residual) in enumerate(residuals.items()):
-        weight = weights.get(position, 0.0)
-        if residual is None or weight == 0:
+        if residual is None or weights.get(position, 0.0) == 0:
             total.add(place, index, None)  # the UNet counts from the end of the list
             continue
         part = residual if residual.shape[0] in (1, len(rows)) else residual[start : start + len(rows)]
-        shaped = shaped_by(part, one.gain, weight, factors)
-        if one.layer.mask is not None:
-            shaped = shaped * step.run.masks.rows(one.layer, step, rows, shaped)
-        total.add_rows(place, index, shaped, rows, step.count)
-        yield position, shaped
+        chosen[position] = (place, index), part
+    parts, made = all_shaped(
+        [part for _, part in chosen.values()],
+        one.gain,
+        [weights[position] for position in chosen],
+        [one.factors[row] for row in rows],
+    )
+    if one.layer.mask is not None:
+        parts, made = [part * step.run.masks.rows(one.layer, step, rows, part) for part in parts], True
+    total.add_rows([at for at, _ in chosen.values()], parts, rows, step.count, made)
+    yield from zip(chosen, parts, strict=True)
 
 
 def whole_chunks(rows: Sequence[int], step: Step) -> tuple[int, ...]:
@@ -261,17 +275,12 @@ def inputs_of(network: EncoderNetwork, segments: Sequence[Segment], step: Step) 
         ]
     context = step.cond.get("crossattn_controlnet", step.cond["c_crossattn"])
     y = step.cond.get("y")
-    index = torch.tensor(rows, device=x.device)
-
-    def pick(values: Tensor) -> Tensor:
-        return values if rows == list(range(step.count)) else values.index_select(0, index)
-
     return NetworkInputs(
-        pick(x).to(dtype),
+        picked(x, rows, step.count).to(dtype),
         embeddings[0] if len(embeddings) == 1 else torch.cat(embeddings),
-        pick(step.timesteps),
-        pick(comfy.model_management.cast_to_device(context, x.device, dtype)),
-        None if y is None else pick(comfy.model_base.convert_tensor(y, dtype, x.device)),
+        picked(step.timesteps, rows, step.count),
+        comfy.model_management.cast_to_device(picked(context, rows, step.count), x.device, dtype),
+        None if y is None else comfy.model_base.convert_tensor(picked(y, rows, step.count), dtype, x.device),
         tuple(segment.evaluation.layer.told for segment in segments for _ in segment.rows),
     )
 

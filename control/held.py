@@ -58,6 +58,11 @@ class Held:
             return None
         return continued(kept[-2], last, sigma) if reuse.extrapolate and len(kept) > 1 else last
 
+    def make_room(self, key: Hashable, reuse: Reuse) -> None:
+        """Before an evaluation: what nobody will ask for after it goes, so that it is not there beside it."""
+        kept = self._evaluated.get(key, [])
+        del kept[: -1 if reuse.extrapolate else None]
+
     def keep(self, key: Hashable, reuse: Reuse, sigma: float, sigmas: Sequence[float] | None, parts: Parts) -> None:
         """Keeps what was evaluated; what came before goes, but for the last one where the way from there is continued."""
         kept = self._evaluated.setdefault(key, [])
@@ -113,5 +118,9 @@ def further(old: Residuals, new: Residuals, share: float) -> Residuals:
 
 
 def rows_of(residuals: Residuals, start: int, count: int) -> Residuals:
-    """The rows from `start` on, `count` of them; a single row serves all."""
-    return residuals.map(lambda residual, *_: residual if residual.shape[0] == 1 else residual[start : start + count])
+    """The rows from `start` on, `count` of them; a single row serves all. What is left out of the rows is not kept by them."""
+
+    def some(residual: Tensor, *_: object) -> Tensor:
+        return residual if residual.shape[0] in (1, count) else residual[start : start + count].clone()
+
+    return residuals.map(some)

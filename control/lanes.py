@@ -9,6 +9,7 @@ import torch
 from .foreign import ForeignControl
 from .lane import Lane
 from .layer import Layer
+from .network import EncoderNetwork
 from .patch_network import PatchNetwork, is_compiled
 from .step import Step
 
@@ -29,8 +30,14 @@ def lane_of(layers: Sequence[Layer], step: Step) -> Lane:
     return CudaLane(device)
 
 
-def why_in_line(layers: Sequence[Layer], step: Step, device: torch.device) -> str | None:
-    """Why the networks run before the model, in words; None if they may run beside it."""
+def may_be_beside(layers: Sequence[Layer], inspect: bool) -> bool:
+    """Whether a run of acting layers may have its networks beside the model, as far as that is known before it."""
+    encoders = [layer.source for layer in layers if isinstance(layer.source, EncoderNetwork)]
+    return not inspect and bool(encoders) and why_in_line(layers, None, encoders[0].patcher.load_device) is None
+
+
+def why_in_line(layers: Sequence[Layer], step: Step | None, device: torch.device) -> str | None:
+    """Why the networks run before the model, in words; None if they may run beside it. Without a `step` only what is known before a run counts."""
     acting = [(number, layer) for number, layer in enumerate(layers, 1) if not layer.idle]
     for number, layer in acting:
         if layer.beside == "off":
@@ -42,9 +49,11 @@ def why_in_line(layers: Sequence[Layer], step: Step, device: torch.device) -> st
             return f"layer {number} is a control of another kind, which runs as it is"
         if isinstance(layer.source, PatchNetwork):
             return f"layer {number} acts inside of the model"
-    if step.run.record.inspect:
+    if step is not None and step.run.record.inspect:
         return "the run is inspected"
-    if is_compiled(step.options) or hasattr(getattr(step.run.model, "diffusion_model", None), "_orig_mod"):
+    if step is not None and (
+        is_compiled(step.options) or hasattr(getattr(step.run.model, "diffusion_model", None), "_orig_mod")
+    ):
         return "the model is compiled, which keeps its residuals in plain lists"
     if host_records():
         return "the host records graphs of its own"

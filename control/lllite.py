@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from ..residuals.blocks import Block, halve
 from .errors import ControlError
+from .expected import BRANCHES
 from .patch_network import PatchCall, Patches, PatchNetwork
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class LLLiteNetwork(PatchNetwork):
         embedding: tuple[Tensor, ...] = self.module.embed(hint_bchw)
         return embedding
 
-    def memory_requirements(self, pictures: int, height: int, width: int) -> float:
+    def memory_requirements(self, pictures: int, height: int, width: int, rows: int = BRANCHES) -> float:
         tokens = sum(
             math.ceil(height / module.stride) * math.ceil(width / module.stride) * module.bottleneck
             for module in self.net.modules

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from ..residuals.blocks import Block
-from ..residuals.residuals import shaped_by
+from ..residuals.rows import picked, runs_of, shares, views
+from ..residuals.shaping import shaped_by
 from .errors import ControlError
+from .expected import BRANCHES
 from .features import record_change
 from .network import HINT_PIXELS_PER_CELL
 
@@ -95,8 +97,8 @@ class PatchNetwork(ABC):
         """The same with the VAE that an Apply or Layer node was given. Raises ControlError where one is needed and there is none."""
         return self
 
-    def memory_requirements(self, pictures: int, height: int, width: int) -> float:
-        """Bytes that it keeps while the UNet runs, for hints of this many pixels."""
+    def memory_requirements(self, pictures: int, height: int, width: int, rows: int = BRANCHES) -> float:
+        """Bytes that it keeps while the UNet runs on so many `rows`, for hints that are placed on this many pixels."""
         return 0.0
 
     def clone_to(self, device: torch.device) -> PatchNetwork:
@@ -138,10 +140,6 @@ class PatchCall:
         """The rows of the batch in which the layer acts."""
         return tuple(self.act.rows)
 
-    @cached_property
-    def _index(self) -> Tensor:
-        return torch.tensor(self.rows, device=self.step.x_noisy.device)
-
     def embedding(self) -> Embedding:
         """The hint's embedding for each of `rows`, or a single row where all have the same picture."""
         from .evaluate import pictures_of  # here, because evaluation knows patch networks
@@ -154,7 +152,7 @@ class PatchCall:
 
     def pick(self, values: Tensor) -> Tensor:
         """The layer's `rows` of a tensor of the whole batch."""
-        return values if len(self.rows) == self.step.count else values.index_select(0, self._index)
+        return picked(values, self.rows, self.step.count)
 
     def acts_at(self, position: int) -> bool:
         """Whether it may add anything at `blocks[position]`."""
@@ -194,7 +192,9 @@ class PatchCall:
             )
         if len(self.rows) == self.step.count:
             return feature + shaped
-        return feature.index_add(0, self._index, shaped.expand(len(self.rows), *shaped.shape[1:]))
+        whole, runs = feature.clone(), runs_of(self.rows)
+        torch._foreach_add_(views([whole], runs), shares([shaped], runs))
+        return whole
 
     def _masked(self, shaped: Tensor, size: tuple[int, int], block: Block) -> Tensor:
         """Times the layer's mask; tokens are laid out as the picture that they are."""

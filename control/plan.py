@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..residuals.batches import BatchError, picture_of
 from ..residuals.schedules import ScheduleError
@@ -14,6 +15,9 @@ from .layer import Layer
 from .network import EncoderNetwork
 from .patch_network import PatchNetwork
 from .step import Step
+
+NO_LIMIT = 999999999.9
+"""The sigma that the host gives for percent 0 (comfy/model_sampling.py, `percent_to_sigma`), but for models that know none above 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +42,23 @@ def act(number: int, layer: Layer, step: Step) -> Act:
     factors: tuple[float, ...] = ()
     if not idle:
         start, end = step.run.sigma_ranges[number]
-        if step.sigma > start or step.sigma < end:
+        if not everywhere(start, end) and (step.sigma > start or step.sigma < end):
             idle = f"outside {layer.start_percent:g} to {layer.end_percent:g}"
     if not idle:
-        gain = layer.gain * (1.0 if layer.schedule is None else layer.schedule(step.moment))
+        gain = layer.gain
+        if layer.schedule is not None and not layer.schedule.timeless:
+            gain *= layer.schedule(step.moment)
         idle = "" if gain else "the schedule is 0 here"
     if not idle:
         factors = row_factors(layer, step)
         if not any(factors):
             idle = "its balance and strengths leave out all of these rows"
     return Act(number, layer, gain, factors, idle)
+
+
+def everywhere(start: Any, end: Any) -> bool:
+    """Whether a range of sigmas is that of 0 to 1 in the host, so that nobody has to wait for the device to know a step's sigma."""
+    return bool(start >= NO_LIMIT and end <= 0)
 
 
 def row_factors(layer: Layer, step: Step) -> tuple[float, ...]:
@@ -90,20 +101,25 @@ def evaluations_of(acts: Iterable[Act]) -> list[Evaluation]:
         layer, source = one.layer, one.layer.source
         if one.idle or isinstance(source, PatchNetwork):
             continue
-        key: Hashable = source.key
-        if isinstance(source, EncoderNetwork):
-            network = source
-            key = (
-                network_key(network),
-                tuple((reading.embedding_key, picture_key(hint)) for reading, hint in layer.readings),
-                layer.placing,
-                layer.batch,
-            )
-        key = (key, layer.reuse)
+        key = evaluation_key(layer)
         evaluation = found.setdefault(key, Evaluation(source, key, set(), []))
         evaluation.rows |= set(one.rows)
         evaluation.acts.append(one)
     return list(found.values())
+
+
+def evaluation_key(layer: Layer) -> Hashable:
+    """Equal for layers that one evaluation serves."""
+    source = layer.source
+    key: Hashable = source.key
+    if isinstance(source, EncoderNetwork):
+        key = (
+            network_key(source),
+            tuple((reading.embedding_key, picture_key(hint)) for reading, hint in layer.readings),
+            layer.placing,
+            layer.batch,
+        )
+    return key, layer.reuse
 
 
 def network_key(network: EncoderNetwork) -> Hashable:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..residuals.blocks import Block
 from .errors import ControlError
+from .expected import BRANCHES
 from .patch_network import PatchCall, Patches, PatchNetwork
 from .reference_pass import Reading, write
 from .reference_places import ReferenceModel, ReferencePlace
@@ -121,11 +122,11 @@ class ReferenceNetwork(PatchNetwork):
         comfy.model_management.load_models_gpu(loaded)
         return latents.to(hint_bchw.device)
 
-    def memory_requirements(self, pictures: int, height: int, width: int) -> float:
-        """What a call keeps of the reference, for one picture and both branches."""
+    def memory_requirements(self, pictures: int, height: int, width: int, rows: int = BRANCHES) -> float:
+        """What a call keeps of the reference, for all of its rows."""
         size = comfy.model_management.dtype_size(comfy.model_management.unet_dtype())
         blocks = self.blocks(height // self.pixels_per_cell, width // self.pixels_per_cell)
-        return float(sum(2 * b.channels * b.height * b.width * size for b in blocks if b.part == "attention"))
+        return float(sum(rows * b.channels * b.height * b.width * size for b in blocks if b.part == "attention"))
 
     def patches(self, call: PatchCall) -> Patches:
         step, per_chunk = call.step, call.step.per_chunk

@@ -16,9 +16,10 @@ from torch import Tensor
 from .areas import Area
 from .compatibility import check_base
 from .errors import ControlError
+from .expected import expected_for
 from .foreign import SelfPlacing
 from .frame_indices import FrameIndices
-from .memory import activation_bytes
+from .memory import embedding_bytes, hint_bytes, residual_bytes
 from .network import HINT_PIXELS_PER_CELL, EncoderNetwork
 from .placing import place_hint
 
@@ -127,8 +128,11 @@ class SparseControl(SelfPlacing):
         memory: float = super().inference_memory_requirements(dtype)
         if self.cond_hint_original is None:
             return memory
-        video = self.cond_hint_original[:1].expand(USUAL_FRAMES, -1, -1, -1)
-        return memory + activation_bytes([(self.encoder, (video,))])
+        expected = expected_for(self, [self.cond_hint_original[:1].expand(USUAL_FRAMES, -1, -1, -1)])
+        rows, pictures, size = expected.rows, len(self.cond_hint_original) + 1, expected.largest
+        # The pictures and the blank one are kept, and put together for the rows of a call.
+        memory += embedding_bytes(self.encoder, pictures + rows, *size) + hint_bytes(self.encoder, 1, *size)
+        return memory + residual_bytes(self.encoder, rows, *size)
 
     def pre_run(self, model: Any, percent_to_timestep_function: Callable[[float], Any]) -> None:
         super().pre_run(model, percent_to_timestep_function)

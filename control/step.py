@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import comfy.model_management
+import torch
 from torch import Tensor
 
 from ..residuals.blocks import Layout
@@ -17,7 +20,7 @@ from .held import Held
 from .hint import HintEmbeddings
 from .lane import Lane
 from .layer_masks import LayerMasks
-from .memory import CELLS_ON_CPU, CELLS_PER_PASS
+from .memory import rows_per_pass
 from .record import Record
 
 
@@ -39,6 +42,19 @@ class Run:
     """Where the networks run: one lane for the whole run, unless it is left for lack of memory."""
     moments: Moments | None = None
     sample_sigmas: tuple[float, ...] | None = None
+
+    @cached_property
+    def sigma_at(self) -> Callable[[float], Any]:
+        """`percent_to_sigma` as the CPU computes it: where the model is on another device, the host's own waits for it each time it is asked."""
+        sampling = self.model_sampling
+        tensors = [*sampling.buffers(), *sampling.parameters()] if isinstance(sampling, torch.nn.Module) else []
+        if all(tensor.device.type == "cpu" for tensor in tensors):
+            return self.percent_to_sigma
+        try:
+            found: Callable[[float], Any] = copy.deepcopy(sampling).cpu().percent_to_sigma
+        except Exception:  # some node's own class, which cannot be copied
+            return self.percent_to_sigma
+        return found
 
     def leave_lane(self, why: str) -> None:
         """From here on before the model. What was kept so far belongs to the lane's streams, so it is made anew, or copied where it decides a picture."""
@@ -101,7 +117,7 @@ class Step:
     def moment(self) -> Moment:
         """For schedules only: the host must be asked twenty times for it."""
         if self.run.moments is None:
-            self.run.moments = Moments(self.run.percent_to_sigma, self.sample_sigmas)
+            self.run.moments = Moments(self.run.sigma_at, self.sample_sigmas)
         return self.run.moments.at(float(self.sigma))
 
     @cached_property
@@ -120,17 +136,9 @@ class Step:
         _ = self.latent, self.timesteps
 
     def rows_per_pass(self, rows: int) -> int:
-        """How many of the `rows` of a network it evaluates at a time.
-
-        On a GPU at least as many as the UNet's, because small batches leave it idle. A CPU gains nothing from batches of large latents, and few rows
-        need little memory. A fixed number, not one that follows free memory, because the size of a batch changes the last bits of a result.
-        """
-        if rows <= self.count:
-            return self.count
-        height, width = self.size
-        if comfy.model_management.is_device_cpu(self.x_noisy.device):
-            return max(1, CELLS_ON_CPU // (height * width))
-        return max(self.count, CELLS_PER_PASS // (height * width))
+        """How many of the `rows` of a network it evaluates at a time (memory.py)."""
+        on_cpu = bool(comfy.model_management.is_device_cpu(self.x_noisy.device))
+        return rows_per_pass(rows, self.count, math.prod(self.size), on_cpu)
 
     def place(self, row: int) -> tuple[int, Area | None]:
         """The position of a row's latent in the whole batch, and its area."""

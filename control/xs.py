@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import comfy.model_base
 import comfy.model_management
-import torch
 from torch import Tensor
 
 from ..residuals.blocks import Block, Layout, halve
+from ..residuals.rows import put
 from .compatibility import unet_layout
 from .errors import ControlError
+from .expected import BRANCHES
 from .network import HINT_PIXELS_PER_CELL, context_dim_of
 from .patch_network import PatchCall, Patches, PatchNetwork
 
@@ -80,10 +81,10 @@ class XSNetwork(PatchNetwork):
         embedding: Tensor = self.module.controlnet_cond_embedding(hint.flip(1) if self.settings.bgr else hint)
         return embedding
 
-    def memory_requirements(self, pictures: int, height: int, width: int) -> float:
+    def memory_requirements(self, pictures: int, height: int, width: int, rows: int = BRANCHES) -> float:
         kept = sum(channels / 4**level for channels, level in self.net.skips())
         joined = 3 * (self.net.channels[0] + self.net.base_channels[0])  # a joined feature, its norm and the next
-        cells = pictures * height * width / HINT_PIXELS_PER_CELL**2
+        cells = rows * height * width / HINT_PIXELS_PER_CELL**2
         return float((kept + joined) * cells * self.dtype.itemsize)
 
     def patches(self, call: PatchCall) -> Patches:
@@ -132,7 +133,7 @@ class Beside:
         if share:
             own = self.network.module.time_embedding(call.pick(call.step.timesteps), self.network.dtype)
             rows = own.to(emb.dtype) * share + rows * (1 - share)
-            emb = rows if len(call.rows) == call.step.count else emb.index_copy(0, self._index(emb), rows)
+            emb = rows if len(call.rows) == call.step.count else put(emb, rows, call.rows)
         self.emb = (rows + self._pooled(emb)).to(self.network.dtype)
         return emb
 
@@ -188,9 +189,6 @@ class Beside:
                 f"{stream.shape[-1]}×{stream.shape[-2]} were expected by {self.network.name}; remove the node that changes the sizes inside of the "
                 "model."
             )
-
-    def _index(self, like: Tensor) -> Tensor:
-        return torch.tensor(self.call.rows, device=like.device)
 
 
 def describe(layout: Layout, context_dim: int | None) -> str:
