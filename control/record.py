@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+
+from ..residuals.moments import step_of
 
 
 class Stopwatch:
@@ -98,10 +101,11 @@ class LayerStep:
     layer: int
     """`LayerInfo.number`."""
     sigma: float
+    """NaN until somebody reads it (`Record.read_sigmas`)."""
     percent: float
     """Place on the host's percent axis: 0 all noise, 1 the end; NaN until the run is over."""
     step: float
-    """Fraction of this run's steps: the beginning of step i of n is (i-1)/n."""
+    """Fraction of this run's steps: the beginning of step i of n is (i-1)/n. NaN until somebody reads the sigma."""
     ran: bool
     reason: str = ""
     """Why it did not run: "off", "strength 0", "outside 0.0–0.5" …; empty if it ran."""
@@ -161,6 +165,10 @@ class Record:
     feature_norms: dict[tuple[int, str], Tensor] = field(default_factory=dict)
     """‖feature it is added to‖ of each row (rows,), by call and block name; absent where the model does not show it."""
     calls: int = 0
+    unread: dict[int, Tensor] = field(default_factory=dict)
+    """By call: the sampler's sigma (1,) where it is still on the device, so that `LayerStep.sigma` and `step` are not known."""
+    sampler_sigmas: tuple[float, ...] = ()
+    """Those of the run's steps and its end; empty where the sampler was given none."""
     waited_early: set[int] = field(default_factory=set)
     """Calls beside the model whose residuals another control read before the model ran."""
 
@@ -169,11 +177,25 @@ class Record:
         self.calls += 1
         return self.calls - 1
 
+    def read_sigmas(self) -> None:
+        """Fills in sigma and step of each entry: one wait for the device, for all that were not read before."""
+        if not self.unread:
+            return
+        found = dict(zip(self.unread, torch.cat(list(self.unread.values())).tolist(), strict=True))
+        self.unread.clear()
+        known = len(self.sampler_sigmas) > 1
+        for number, entry in enumerate(self.steps):
+            if entry.call in found:
+                sigma = found[entry.call]
+                place = step_of(sigma, self.sampler_sigmas) if known else math.nan
+                self.steps[number] = replace(entry, sigma=sigma, step=place)
+
     def step_numbers(self) -> dict[int, int]:
         """The sampler's step, from 1, of every call: samplers of higher order, areas and windows call more than once in a step.
 
         Without a list of sigmas each new sigma counts as a step.
         """
+        self.read_sigmas()
         if self.sampler_steps is not None:
             last = self.sampler_steps
             return {entry.call: min(last, int(entry.step * last + 1e-4) + 1) for entry in self.steps}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..residuals.blocks import Block
-from ..residuals.moments import percents_of, step_of
+from ..residuals.moments import percents_of
 from ..residuals.weights import Flat
 from .foreign import ForeignControl
 from .hint_note import hint_note
@@ -130,13 +130,16 @@ def record_run(
 def layer_step(act: Act, call: int, step: Step, **found: Any) -> LayerStep:
     strengths = act.layer.picture_strengths(step.total) if not act.idle else ()
     windowed = step.total != step.per_chunk
-    sigma, sigmas = float(step.sigma), step.sample_sigmas
+    record = step.run.record
+    record.sampler_sigmas = step.sample_sigmas or ()
+    if call not in record.unread:
+        record.unread[call] = step.sigmas[:1]
     return LayerStep(
         call=call,
         layer=act.number + 1,
-        sigma=sigma,
+        sigma=math.nan,
         percent=math.nan,
-        step=math.nan if sigmas is None or len(sigmas) < 2 else step_of(sigma, sigmas),
+        step=math.nan,
         reason=act.idle,
         uncond_factor=act.layer.uncond_strength,
         picture_factors=tuple(strengths[frame] for frame in step.frames) if any(s != 1 for s in strengths) else (),
@@ -150,6 +153,7 @@ def layer_step(act: Act, call: int, step: Step, **found: Any) -> LayerStep:
 
 def record_percents(record: Record, percent_to_sigma: Callable[[float], Any]) -> None:
     """Fills in the percents of a run, at its end: the host tells sigmas by percents, and asking it at each step would take time."""
+    record.read_sigmas()
     percents = percents_of([entry.sigma for entry in record.steps], percent_to_sigma)
     record.steps[:] = [
         replace(entry, percent=percent, step=percent if math.isnan(entry.step) else entry.step)

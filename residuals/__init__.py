@@ -1,10 +1,11 @@
 """Residuals: what a control adds to the UNet, one per block, and the weights that shape them. Pure torch, no ComfyUI."""
 
+from .accumulator import Accumulator
 from .block_values import ListedWeights, NamedWeights, parse_block_values
 from .blocks import Block, Layout, Place
 from .moments import Axis, Moment, Moments
 from .presets import PRESETS, Preset
-from .residuals import Accumulator, Residuals, ResidualShapeError
+from .residuals import Residuals, ResidualShapeError
 from .schedule_images import ImageStrengths, NamedStrengths
 from .schedule_text import parse_schedule, parse_strengths
 from .schedules import CurveSchedule, Keyframe, Keyframes, ListSchedule, Schedule, ScheduleError

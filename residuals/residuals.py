@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from .blocks import Block, Layout, Place, halve, level_between
@@ -130,64 +129,3 @@ class Residuals:
                 f"{' × '.join(map(str, (rows, *expected)))} (pictures, channels, height, width); use a control that was made for this model, "
                 "or remove the node that changes the sizes inside the model."
             )
-
-
-class Accumulator:
-    """The sum of many controls, one tensor per block. Adds out of place: what it was given stays as it is."""
-
-    def __init__(self, start: Residuals | None = None) -> None:
-        self._sums: dict[Place, list[Tensor | None]] = (start or Residuals()).to_host()  # type: ignore[assignment]
-
-    def add(self, place: Place, index: int, residual: Tensor | None) -> None:
-        """Adds one residual to the block at `index` of the host's list `place`."""
-        sums = self._sums[place]
-        sums.extend([None] * (index + 1 - len(sums)))
-        if residual is None:
-            return
-        before = sums[index]
-        if before is None:
-            sums[index] = residual
-            return
-        if before.shape[1:] != residual.shape[1:]:
-            raise ResidualShapeError(
-                f"two controls gave {place} {index} residuals of {' × '.join(map(str, before.shape))} and "
-                f"{' × '.join(map(str, residual.shape))}, but residuals for one block must have one shape; "
-                "use controls that were made for the same model."
-            )
-        sums[index] = before + residual
-
-    def add_rows(self, place: Place, index: int, residual: Tensor, rows: Sequence[int], count: int) -> None:
-        """Adds the rows of `residual`, or its one row, at the places `rows` of a batch of `count`; the other rows get nothing."""
-        before = self._sums[place][index] if index < len(self._sums[place]) else None
-        if before is None or len(rows) == count or before.shape[1:] != residual.shape[1:] or before.shape[0] != count:
-            self.add(place, index, spread(residual, rows, count))
-            return
-        where = torch.tensor(rows, device=residual.device)
-        every = residual.expand(len(rows), *residual.shape[1:])
-        self._sums[place][index] = before.index_add(0, where, every.to(before.dtype))
-
-    def total(self) -> Residuals:
-        return Residuals(**{place: tuple(sums) for place, sums in self._sums.items()})
-
-
-def spread(residual: Tensor, rows: Sequence[int], count: int) -> Tensor:
-    """Puts the rows of `residual`, or its one row, at the places `rows` of a batch of `count`; the other rows are zero."""
-    if len(rows) == count:
-        return residual
-    full = residual.new_zeros((count, *residual.shape[1:]))
-    every = residual.expand(len(rows), *residual.shape[1:])
-    return full.index_copy_(0, torch.tensor(rows, device=residual.device), every)
-
-
-def shaped_by(residual: Tensor, gain: float, weight: float, factors: Sequence[float]) -> Tensor:
-    """residual · gain · weight · the factor of each row, in this order, in a new tensor unless all are one.
-
-    The order matters to the last bit: the weighted residual is exactly the flat one times the weight.
-    """
-    for factor in (gain, weight):
-        if factor != 1:
-            residual = residual * factor
-    if any(factor != 1 for factor in factors):
-        by_row = torch.tensor(factors, dtype=residual.dtype, device=residual.device)
-        residual = residual * by_row.view(-1, *[1] * (residual.ndim - 1))
-    return residual
