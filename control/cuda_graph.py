@@ -189,6 +189,8 @@ class CudaGraph:
                 self._places.append((number, tuple(residual.shape), strides, end))
                 end += -(-residual.numel() // ALIGNMENT) * ALIGNMENT
                 kinds.add((residual.dtype, residual.device))
+        if len(kinds) != 1:
+            raise TypeError(f"residuals of several kinds: {kinds}")
         ((dtype, device),) = kinds
         self._flat = torch.empty(end, dtype=dtype, device=device)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import attrgetter, is_
 from typing import Any
 
 import comfy.controlnet
@@ -64,9 +66,14 @@ def why_not_resident(patcher: Any, module: Any, device: torch.device) -> str:
     return ""
 
 
-def facts(tensor: Tensor) -> tuple[Any, ...]:
-    """Where a tensor lies and how it is read."""
-    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+def facts(tensors: Sequence[Tensor]) -> tuple[list[object], ...]:
+    """Where tensors lie and how they are read. No loops of Python: this is asked at every pass, of a thousand tensors."""
+    return (
+        list(map(Tensor.data_ptr, tensors)),
+        list(map(attrgetter("dtype"), tensors)),
+        list(map(attrgetter("shape"), tensors)),
+        list(map(Tensor.stride, tensors)),
+    )
 
 
 class Watch:
@@ -79,30 +86,35 @@ class Watch:
         self._root = module.__dict__
         self._uuid = self._root.get("current_weight_patches_uuid")
         self._states = [part.__dict__ for part in module.modules()]
-        self._parts = [
-            (state["_modules"], name, part) for state in self._states for name, part in state["_modules"].items()
-        ]
-        self._weights = [
-            (tensors, name, None if tensor is None else facts(tensor))
+        parts = [(state["_modules"], name, part) for state in self._states for name, part in state["_modules"].items()]
+        self._part_slots = [(places, name) for places, name, _ in parts]
+        self._parts = [part for _, _, part in parts]
+        slots = [
+            (places, name)
             for state in self._states
-            for tensors in (state["_parameters"], state["_buffers"])
-            for name, tensor in tensors.items()
+            for places in (state["_parameters"], state["_buffers"])
+            for name in places
         ]
+        self._slots = [(places, name) for places, name in slots if places[name] is not None]
+        self._empty = [(places, name) for places, name in slots if places[name] is None]
+        self._facts = facts([places[name] for places, name in self._slots])
 
     def unchanged(self) -> bool:
         """Whether all of it is as it was when the watch was set. Reads nothing from the device."""
-        if self._root.get("current_weight_patches_uuid") != self._uuid:
+        try:
+            return (
+                self._root.get("current_weight_patches_uuid") == self._uuid
+                and facts([places[name] for places, name in self._slots]) == self._facts
+                and all(map(is_, [places[name] for places, name in self._part_slots], self._parts))
+                and all(places[name] is None for places, name in self._empty)
+                and not any(
+                    "forward" in state
+                    or state["_forward_hooks"]
+                    or state["_forward_pre_hooks"]
+                    or state.get("weight_function")
+                    or state.get("bias_function")
+                    for state in self._states
+                )
+            )
+        except (KeyError, TypeError):  # one is no longer there, or None
             return False
-        for tensors, name, before in self._weights:
-            tensor = tensors.get(name)
-            if (None if tensor is None else facts(tensor)) != before:
-                return False
-        for parts, name, part in self._parts:
-            if parts.get(name) is not part:
-                return False
-        for state in self._states:
-            if "forward" in state or state["_forward_hooks"] or state["_forward_pre_hooks"]:
-                return False
-            if state.get("weight_function") or state.get("bias_function"):
-                return False
-        return True

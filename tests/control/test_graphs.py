@@ -122,9 +122,7 @@ def run(kept, network, inputs):
     return words
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_the_first_pass_is_plain_the_second_is_recorded_and_then_it_is_launched(name, kept, recorder):
-    network = NETWORKS[name]()
+def test_the_first_pass_is_plain_the_second_is_recorded_and_then_it_is_launched(kept, recorder, network):
     assert run(kept, network, inputs_of(network)) == FIRST
     assert recorder.new_events() == []
     assert run(kept, network, inputs_of(network, seed=1)) == AS_GRAPH
