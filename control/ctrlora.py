@@ -29,6 +29,7 @@ class CtrLoraNetwork(EncoderNetwork):
     vae: Any = None
 
     unrecordable: ClassVar[str] = ""
+    loads_models: ClassVar[bool] = True
 
     @property
     def hint_channels(self) -> int:

@@ -67,6 +67,8 @@ class EncoderNetwork:
     unrecordable: ClassVar[str] = ""
     """Why `residuals` cannot be recorded as a CUDA graph, in words; empty where all it does is work of the device that follows from inputs and weights
     alone: it waits for nothing, takes no numbers from the CPU and keeps nothing between calls. A subclass that changes what it does says it anew."""
+    loads_models: ClassVar[bool] = False
+    """Whether `embed_hint` loads another model, for which the host may move those that are in use."""
 
     @classmethod
     def from_module(
