@@ -39,6 +39,14 @@ def test_the_control_is_obeyed_and_nothing_obeys_without_it(result: Any) -> None
     assert mean > 0.7 and numbers(without)[-1] < 0.4
 
 
+def test_half_of_the_evaluations_are_enough_to_obey(result: Any) -> None:
+    """The row with a layer whose network runs at every second step."""
+    assert "ran at steps 1–8 of 8" in result.texts["Control Report"]
+    assert "Used earlier residuals again at steps 2, 4, 6 of 8." in result.texts["Control Report"]
+    assert numbers(result.texts["Numbers, half the work"])[-1] > 0.7
+    assert (result.pictures["With half the work"] != result.pictures["With control"]).any()
+
+
 def test_the_numbers_are_opencvs(result: Any, server: Any) -> None:
     """On the saved pictures, with edges and distances by OpenCV."""
     cv2 = pytest.importorskip("cv2")
