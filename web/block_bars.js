@@ -1,5 +1,7 @@
 /** One bar per block: the element of the block-weight editor. It knows nothing of the page around it. */
 
+import { numberOver } from "./block_field.js"
+import { made, round, short } from "./block_parts.js"
 import { fill } from "./words.js"
 
 const STEP = 0.05
@@ -13,55 +15,6 @@ const MIDDLE = "#a26bd9"
 const BARE = "#8a8f98"
 export const PRESETS = ["flat", "resolution", "soft", "coarse", "fine", "inverted", "reset"]
 export const KINDS = ["sd1", "sdxl", "t2i"]
-
-const STYLE = `
-.control-composer-weights { display: flex; flex-direction: column; gap: 4px; box-sizing: border-box; width: 100%; height: 100%; min-height: 216px;
-  padding: 6px 8px; border-radius: 6px; overflow: hidden; font: 11px/1.3 system-ui, sans-serif; user-select: none;
-  color: var(--input-text); background: var(--comfy-input-bg); }
-.control-composer-weights * { box-sizing: border-box; }
-.control-composer-weights-head { display: flex; align-items: center; gap: 6px; min-height: 18px; }
-.control-composer-weights-control { flex: 1; overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
-.control-composer-weights-quiet { color: var(--descrip-text); }
-.control-composer-weights select, .control-composer-weights button { font: inherit; color: inherit; border: 1px solid var(--border-color);
-  border-radius: 4px; background: var(--comfy-menu-bg); padding: 1px 6px; cursor: pointer; line-height: 1.3; }
-.control-composer-weights button:hover { border-color: var(--descrip-text); }
-.control-composer-weights button:disabled { opacity: 0.4; cursor: default; }
-.control-composer-weights-presets { display: flex; flex-wrap: wrap; gap: 3px; }
-.control-composer-weights-presets button { padding: 1px 5px; }
-.control-composer-weights-plot { position: relative; flex: 1; min-height: 96px; margin: 12px 0 0 20px; display: flex; gap: 3px; touch-action: none; }
-.control-composer-weights-legend { flex: 1; align-self: center; text-align: right; white-space: nowrap; color: var(--descrip-text); font-size: 10px; }
-.control-composer-weights-legend::before { content: ""; display: inline-block; width: 14px; height: 3px; margin-right: 4px; border-radius: 2px;
-  vertical-align: middle; background: var(--input-text); }
-.control-composer-weights-line { position: absolute; left: 0; right: 0; border-top: 1px solid color-mix(in srgb, var(--input-text) 16%, transparent);
-  pointer-events: none; }
-.control-composer-weights-line span { position: absolute; right: 100%; margin-right: 4px; transform: translateY(-50%); font-size: 9px;
-  font-variant-numeric: tabular-nums; color: var(--descrip-text); }
-.control-composer-weights-line.control-composer-weights-one { border-top: 1px dashed var(--descrip-text); }
-.control-composer-weights-group { position: relative; display: flex; flex-direction: column; min-width: 0; }
-.control-composer-weights-bars { position: relative; flex: 1; display: flex; gap: 2px; min-height: 0; cursor: crosshair; }
-.control-composer-weights-label { position: relative; flex: none; height: 18px; margin-top: 3px; border-top: 3px solid var(--cc-colour); font-size: 10px;
-  line-height: 15px; white-space: nowrap; }
-.control-composer-weights-label span { position: absolute; left: 50%; transform: translateX(-50%); }
-.control-composer-weights-bar { position: relative; flex: 1; min-width: 0; border-radius: 2px; outline: none;
-  background: color-mix(in srgb, var(--cc-colour) 13%, transparent); }
-.control-composer-weights-bar:focus-visible { outline: 2px solid var(--input-text); outline-offset: 1px; z-index: 2; }
-.control-composer-weights-fill { position: absolute; left: 0; right: 0; bottom: 0; border-radius: 2px; background: var(--cc-colour);
-  transition: height 80ms ease-out; }
-.control-composer-weights-drawing .control-composer-weights-fill { transition: none; }
-.control-composer-weights-mark { position: absolute; left: -1px; right: -1px; height: 3px; margin-bottom: -1px; border-radius: 2px;
-  background: var(--input-text); box-shadow: 0 0 0 1px var(--comfy-input-bg); pointer-events: none; }
-.control-composer-weights-number { position: absolute; left: -6px; right: -6px; text-align: center; font-size: 9px; line-height: 11px;
-  font-variant-numeric: tabular-nums; pointer-events: none; text-shadow: 0 0 2px var(--comfy-input-bg), 0 0 2px var(--comfy-input-bg); }
-.control-composer-weights-narrow .control-composer-weights-number { display: none; }
-.control-composer-weights-bar:hover { background: color-mix(in srgb, var(--cc-colour) 26%, transparent); }
-.control-composer-weights-off .control-composer-weights-bars { cursor: not-allowed; opacity: 0.5; }
-.control-composer-weights-status { flex: none; min-height: 15px; max-height: 46px; overflow: auto; }
-.control-composer-weights-wrong span { color: var(--error-text); user-select: text; }
-.control-composer-weights input { position: absolute; z-index: 3; width: 52px; padding: 1px 3px; text-align: center; font: inherit; border-radius: 3px;
-  color: var(--input-text); background: var(--comfy-menu-bg); border: 1px solid var(--input-text); }
-.control-composer-weights input[aria-invalid="true"] { border-color: var(--error-text); }
-@media (prefers-reduced-motion: reduce) { .control-composer-weights-fill { transition: none; } }
-`
 
 export class BlockBars {
   /**
@@ -82,7 +35,7 @@ export class BlockBars {
     this.presets = made("div", "presets", { role: "group", "aria-label": words.blockWeightsPresets })
     this.plot = made("div", "plot")
     this.status = made("div", "status", { role: "status", "aria-live": "polite" })
-    this.element.append(style(), this.head, this.presets, this.plot, this.status)
+    this.element.append(this.head, this.presets, this.plot, this.status)
     for (const name of PRESETS) {
       const button = made("button", "preset", { type: "button", title: words[`blockWeightsPreset_${name}_tip`] })
       button.textContent = words[`blockWeightsPreset_${name}`]
@@ -374,58 +327,26 @@ export class BlockBars {
     this.release()
     this.finish()
     const bar = this.bars[index]
-    const field = made("input", "field", { type: "text", inputmode: "decimal", autocomplete: "off" })
-    field.setAttribute("aria-label", fill(this.words.blockWeightsType, { name: bar.getAttribute("aria-label") }))
-    field.value = begun ?? String(round(this.weights[index]))
-    const share = Math.max(0, Math.min(1, this.weights[index] / this.top))
-    field.style.bottom = `calc(${share} * (100% - 21px - 20px) + 21px)`
-    const middle = bar.offsetLeft + bar.parentElement.parentElement.offsetLeft + bar.offsetWidth / 2
-    field.style.left = `${Math.max(0, Math.min(this.plot.clientWidth - 52, middle - 26))}px`
-    let over = false
-    const end = (keep, back) => {
-      if (over) return
-      const number = Number(field.value.trim().replace(",", "."))
-      const good = field.value.trim() !== "" && Number.isFinite(number)
-      if (keep && !good && back) return field.setAttribute("aria-invalid", "true")
-      over = true
-      field.remove()
-      if (keep && good && round(number) !== this.weights[index]) {
+    const told = {
+      label: fill(this.words.blockWeightsType, { name: bar.getAttribute("aria-label") }),
+      share: Math.max(0, Math.min(1, this.weights[index] / this.top)),
+      value: String(round(this.weights[index])),
+      begun,
+    }
+    numberOver(bar, this.plot, told, (number, back) => {
+      if (number != null && round(number) !== this.weights[index]) {
         this.change(index, number)
         this.drawn()
         this.finish()
       }
       if (back) this.focus(index)
-    }
-    field.addEventListener("keydown", (event) => {
-      event.stopPropagation()
-      if (event.key === "Enter" || event.key === "Escape") {
-        event.preventDefault()
-        end(event.key === "Enter", true)
-      }
     })
-    field.addEventListener("blur", () => end(true, false))
-    for (const name of ["pointerdown", "dblclick"]) field.addEventListener(name, (event) => event.stopPropagation())
-    this.plot.append(field)
-    field.focus({ preventScroll: true })
-    if (begun == null) field.select()
   }
 
   remove() {
     this.watch.disconnect()
     clearTimeout(this.rolling)
   }
-}
-
-function made(tag, part, attributes = {}) {
-  const element = document.createElement(tag)
-  element.className = `control-composer-weights${part ? `-${part}` : ""}`
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value)
-  return element
-}
-
-/** Stands in the editor itself, so that nothing of it reaches the rest of the page. */
-function style() {
-  return Object.assign(document.createElement("style"), { textContent: STYLE })
 }
 
 function plotCapture(plot, pointer) {
@@ -444,12 +365,4 @@ function colourOf(block) {
 /** 2, or the next even number above all that is shown. */
 function topOf(...lists) {
   return Math.max(USUAL_TOP, ...lists.flat().map((value) => 2 * Math.ceil((value ?? 0) / 2 - 1e-9)))
-}
-
-function round(value) {
-  return Math.round(value * 1000) / 1000
-}
-
-function short(value) {
-  return String(Math.abs(value) >= 10 ? Math.round(value) : Math.round(value * 100) / 100)
 }

@@ -4,8 +4,10 @@ import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
 import { ask } from "./ask.js"
 import { BlockBars } from "./block_bars.js"
+import { chain } from "./chain.js"
 import { placesOf, sourceOf, targetsOf, valueOf } from "./graph.js"
 import { remount } from "./remount.js"
+import { addSheet } from "./sheet.js"
 import { words } from "./words.js"
 
 const NODE = "ControlComposerBlockWeights"
@@ -148,15 +150,6 @@ function keep() {
   ;(tracker?.captureCanvasState ?? tracker?.checkState)?.call(tracker)
 }
 
-function chain(node, name, then) {
-  const before = node[name]
-  node[name] = function (...given) {
-    const result = before?.apply(this, given)
-    then(...given)
-    return result
-  }
-}
-
 /** What goes to the canvas anyway where nodes are elements of the page. */
 function passOn(element) {
   element.addEventListener("wheel", (event) => {
@@ -207,6 +200,7 @@ async function equip(node) {
 app.registerExtension({
   name: "controlComposer.blockWeights",
   setup() {
+    addSheet("block_bars.css")
     api.addEventListener("graphChanged", () => editors.forEach((editor) => editor.soon()))
   },
   nodeCreated(node) {

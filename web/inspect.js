@@ -2,6 +2,7 @@
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
+import { chain } from "./chain.js"
 import { addPanel, addStyle, brief, make, table } from "./panel.js"
 import { fill, words } from "./words.js"
 
@@ -17,18 +18,9 @@ app.registerExtension({
   nodeCreated(node) {
     const fillIn = node.comfyClass === REPORT ? reportIn(node) : PICTURES.includes(node.comfyClass) ? largeIn(node) : null
     if (!fillIn) return
-    const executed = node.onExecuted
-    node.onExecuted = function (output) {
-      const result = executed?.call(this, output)
-      fillIn(output)
-      return result
-    }
+    chain(node, "onExecuted", fillIn)
+    chain(node, "onRemoved", () => shown.delete(node))
     shown.set(node, fillIn)
-    const removed = node.onRemoved
-    node.onRemoved = function (...all) {
-      shown.delete(node)
-      return removed?.apply(this, all)
-    }
   },
   /** Outputs come back with a workflow that is opened again from its tab. */
   onNodeOutputsUpdated(outputs) {

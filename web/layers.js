@@ -2,9 +2,11 @@
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
+import { chain } from "./chain.js"
 import { carrySolo, layersOf, linksOf, move, remember, setEnabled, setSolo, setStrength, slotsOf, soloEditable } from "./layer_rows.js"
 import { heightOf, LayersPanel } from "./layers_panel.js"
 import { remount } from "./remount.js"
+import { addSheet } from "./sheet.js"
 import { words } from "./words.js"
 
 const TYPE = "ControlComposerCompose"
@@ -78,16 +80,6 @@ function fit(node, saved) {
   node.arrange?.()
 }
 
-/** Calls what was there before, then `added`. */
-function chain(node, name, added) {
-  const before = node[name]
-  node[name] = function (...values) {
-    const answer = before?.apply(this, values)
-    added(...values)
-    return answer
-  }
-}
-
 function showNode(node) {
   if (app.canvas.graph !== node.graph) app.canvas.setGraph(node.graph)
   app.canvas.selectNode(node)
@@ -98,17 +90,10 @@ function refreshAll() {
   for (const refresh of panels.values()) refresh()
 }
 
-function addStyle() {
-  const sheet = document.createElement("link")
-  sheet.rel = "stylesheet"
-  sheet.href = new URL("layers.css", import.meta.url)
-  document.head.append(sheet)
-}
-
 app.registerExtension({
   name: "controlComposer.layers",
   async setup() {
-    addStyle()
+    addSheet("layers.css")
     // Whenever the page has noted a change of the graph, whoever made it: titles, widgets, undo.
     api.addEventListener("graphChanged", refreshAll)
     spoken = await words()

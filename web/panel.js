@@ -2,6 +2,7 @@
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
+import { chain } from "./chain.js"
 import { remount } from "./remount.js"
 
 const MARGIN = 10
@@ -68,12 +69,10 @@ export function addPanel(node, name, least = 40) {
   watch.observe(inner)
   const back = () => remount(node, element, name)
   api.addEventListener("graphChanged", back)
-  const removed = node.onRemoved
-  node.onRemoved = function (...all) {
+  chain(node, "onRemoved", () => {
     watch.disconnect()
     api.removeEventListener("graphChanged", back)
-    return removed?.apply(this, all)
-  }
+  })
   // Zooming goes on over the part, but not over what scrolls or while the newer nodes do it themselves.
   element.addEventListener("wheel", (event) => {
     if (!element.closest(".dom-widget") || event.target.closest(".control-composer-panel-scroll")) return

@@ -2,6 +2,7 @@
 
 import { app } from "../../scripts/app.js"
 import { ask } from "./ask.js"
+import { chain } from "./chain.js"
 import { placesOf } from "./graph.js"
 import { words } from "./words.js"
 
@@ -48,15 +49,6 @@ function addPart(node, name, element, height) {
   const widget = node.addDOMWidget(name, "control-composer", element, options)
   widget.serialize = false
   return widget
-}
-
-function chain(object, name, after) {
-  const before = object[name]
-  object[name] = function (...given) {
-    const result = before?.apply(this, given)
-    after.apply(this, given)
-    return result
-  }
 }
 
 /** Below a layer: the numbers and the source of the preset that is chosen on it. */

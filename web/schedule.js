@@ -3,6 +3,7 @@
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
 import { ask } from "./ask.js"
+import { chain } from "./chain.js"
 import { placesOf, sourceOf, targetsOf, valueOf } from "./graph.js"
 import { addPanel, brief, make, table } from "./panel.js"
 import { fill, words } from "./words.js"
@@ -38,17 +39,9 @@ function show(node) {
   const state = { node, parts, answer: null, asked: "", chosen: 0, timer: 0, width: 0 }
   const one = { soon: () => soon(state) }
   shown.add(one)
-  const follow = (owner, name, after) => {
-    const before = owner[name]
-    owner[name] = function (...all) {
-      const result = before?.apply(this, all)
-      after()
-      return result
-    }
-  }
-  for (const widget of node.widgets) if (widget !== panel.widget) follow(widget, "callback", one.soon)
-  for (const name of ["onConnectionsChange", "onConfigure", "onAdded"]) follow(node, name, one.soon)
-  follow(node, "onRemoved", () => {
+  for (const widget of node.widgets) if (widget !== panel.widget) chain(widget, "callback", one.soon)
+  for (const name of ["onConnectionsChange", "onConfigure", "onAdded"]) chain(node, name, one.soon)
+  chain(node, "onRemoved", () => {
     clearTimeout(state.timer)
     shown.delete(one)
   })
