@@ -10,21 +10,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from control_composer.tests.server.page.browsing import TRACKER
+
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = json.loads((ROOT / "example_workflows" / "demo_block_weights.json").read_text(encoding="utf-8"))
 WORLD, LOADER, WEIGHTS, APPLY, SAVED = 2, 9, 10, 11, 14
 ROW = {WORLD, 3, 4, 5, 6, 7, LOADER, WEIGHTS, APPLY, 12, 13, SAVED}
 EDITOR = ".control-composer-weights"
-TRACKER = "app.extensionManager.workflow.activeWorkflow.changeTracker"
 
 
 def one_row() -> dict[str, Any]:
-    """The example's first row: a control at 1 in every block."""
+    """The example's first row: a control at 1 in every block. Small, and of two steps."""
     links = [link for link in EXAMPLE["links"] if {link[1], link[3]} <= ROW]
     kept = {link[0] for link in links}
     found: dict[str, Any] = json.loads(json.dumps({**EXAMPLE, "links": links, "groups": []}))
     found["nodes"] = [node for node in found["nodes"] if node["id"] in ROW]
     for node in found["nodes"]:
+        if node["type"] == "KSampler":
+            node["widgets_values"][2] = 2
+        if node["type"] == "EmptyLatentImage":
+            node["widgets_values"] = [64, 64, 1]
         for output in node.get("outputs", ()):
             output["links"] = [link for link in output["links"] or () if link in kept]
     return found
@@ -50,13 +55,13 @@ class Editor:
         )
 
     def wait(self, count: int | None = None) -> None:
-        """Until the page shows so many bars, and their places are those of the screen."""
+        """Until the page shows so many bars, and they stay where they are."""
         self.page.until(
             "([editor, count]) => { const found = document.querySelectorAll(`${editor} [role=slider]`).length;"
             " return count === null ? found > 0 : found === count }",
             [EDITOR, count],
         )
-        self.page.page.wait_for_timeout(300)
+        self.page.still(f"{EDITOR} [role=slider]")
 
     def text(self) -> str:
         found: str = self.page.js(
@@ -86,10 +91,14 @@ class Editor:
             ".map(bar => Number(bar.getAttribute('aria-valuenow')))) === JSON.stringify(weights)",
             [EDITOR, weights],
         )
+        self.page.until(f"() => !{TRACKER}._restoringState")  # or the next step of undo comes into this one
 
     def said(self) -> str:
         found: str = self.page.page.locator(f"{EDITOR}-status").inner_text()
         return found
+
+    def knows_the_control(self) -> bool:
+        return "control_composer_demo_edges" in self.page.page.locator(f"{EDITOR}-control").inner_text()
 
     def steps(self) -> int:
         found: int = self.page.js(f"() => {{ {TRACKER}.captureCanvasState(); return {TRACKER}.undoQueue.length }}")
@@ -130,20 +139,19 @@ def editor(opened: Any) -> Any:
 @pytest.fixture
 def count(editor: Editor) -> int:
     """As many as the server says that the demo's control has."""
-    found: int = editor.bars.count()
     question = {
         "chain": [{"type": "ControlComposerBlockWeights", "values": {"values": "1"}}],
         "control": "control_composer_demo_edges.safetensors",
     }
     answer = editor.page.server.post("/control_composer/weights", question)
     assert answer["kind"] == "file"
-    assert found == len(answer["blocks"])
-    return found
+    editor.page.comes_to(editor.bars.count, len(answer["blocks"]))
+    return len(answer["blocks"])
 
 
 def test_a_stroke_over_several_bars_is_one_step_of_undo(editor: Editor, count: int) -> None:
     assert editor.text() == "1"
-    assert editor.shown() == [1] * count
+    editor.until_shown([1] * count)
     steps = editor.steps()
     editor.draw(0, 0.25, 4, 0.75)
     drawn = json.loads(editor.text())
@@ -309,11 +317,11 @@ def test_inside_of_a_subgraph_the_control_outside_is_known(editor: Editor, count
         "id => { const { subgraph } = app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)])); app.canvas.setGraph(subgraph) }",
         WEIGHTS,
     )
-    editor.page.page.wait_for_timeout(500)
+    editor.page.until("() => app.canvas.graph !== app.rootGraph")
     editor.show()
     editor.wait(count)
     assert editor.text() == drawn
-    assert "control_composer_demo_edges" in editor.page.page.locator(f"{EDITOR}-control").inner_text()
+    editor.page.comes_to(editor.knows_the_control, True)
     editor.page.js("() => app.canvas.setGraph(app.rootGraph)")
     (inside,) = [node for node in editor.page.prompt().values() if node["class_type"] == "ControlComposerBlockWeights"]
     assert inside["inputs"] == {"values": drawn}
@@ -327,9 +335,9 @@ def test_a_bypassed_node_and_a_reroute_lie_on_the_way(editor: Editor, count: int
         f" reroute.connect(0, app.graph.getNodeById(apply), 'control_net'); {TRACKER}.captureCanvasState() }}",
         [LOADER, APPLY],
     )
-    editor.page.page.wait_for_timeout(500)
-    assert "control_composer_demo_edges" in editor.page.page.locator(f"{EDITOR}-control").inner_text()
-    assert editor.bars.count() == count
+    editor.write("0.5")
+    editor.until_shown([0.5] * count)  # the answer to a question about the graph as it is now
+    assert editor.knows_the_control()
 
 
 # Once: what is queued does not depend on the renderer, and runs take their time.

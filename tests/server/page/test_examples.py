@@ -45,8 +45,9 @@ def plain(inputs: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_the_template_browser_shows_ours_with_their_pictures_and_opens_one(open_page: Any) -> None:
-    with open_page(size=(1600, 1400)) as page:
+def test_the_template_browser_shows_ours_with_their_pictures_and_opens_one(page: Any) -> None:
+    try:
+        page.page.set_viewport_size({"width": 1600, "height": 1400})
         page.page.locator(".templates-tab-button").first.click()
         page.page.get_by_text(PACK, exact=True).first.click()
         waiting = set(EXAMPLES) - {"native_preprocessors"}
@@ -60,7 +61,7 @@ def test_the_template_browser_shows_ours_with_their_pictures_and_opens_one(open_
                       const name = card => card.dataset.testid.replace('template-workflow-', '');
                       const shown = card => [...card.querySelectorAll('img')].some(one => one.complete && one.naturalWidth >= 200);
                       (cards.find(card => names.includes(name(card)) && !shown(card)) ?? cards.at(-1))?.scrollIntoView({block: 'center'});
-                      await new Promise(done => setTimeout(done, 250));
+                      await new Promise(done => setTimeout(done, 60));
                       return cards.filter(shown).map(name);
                     }""",
                     list(waiting),
@@ -71,6 +72,8 @@ def test_the_template_browser_shows_ours_with_their_pictures_and_opens_one(open_
         page.until("() => app.graph.nodes.some(node => node.type === 'ControlComposerEditPose')")
         assert page.missing() == []
         assert page.errors == []
+    finally:
+        page.page.set_viewport_size({"width": 1600, "height": 1000})
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -105,13 +108,16 @@ def test_the_note_names_each_file_that_has_to_be_there(server: Any, name: str) -
         assert file.rsplit(".", 1)[0] in notes, f"{name}: {file}"
 
 
-def test_three_open_where_nodes_are_elements_of_the_page(open_page: Any) -> None:
-    with open_page(renderer="nodes") as page:
+def test_three_open_where_nodes_are_elements_of_the_page(page: Any) -> None:
+    page.draw_with("nodes")
+    try:
         for name in ("demo_masks", "demo_batches", "sdxl_union"):
             load_as_the_browser_does(page, name)
             page.until("() => document.querySelectorAll('[data-node-id]').length > 0")
             assert page.missing() == []
         assert page.errors == []
+    finally:
+        page.draw_with("canvas")
 
 
 def test_one_opens_in_korean(open_page: Any) -> None:
@@ -150,14 +156,13 @@ def insert(page: Any, name: str) -> None:
     field = page.page.locator("input[role=combobox]").first
     for _ in range(5):  # a page that is busy misses the second click
         page.page.mouse.dblclick(700, 600)
-        page.page.wait_for_timeout(700)
-        if field.is_visible():
+        if page.appears(field, 2):
             break
     field.fill(name.split(" (")[0])  # the page finds nothing for more than 32 letters
     page.page.locator("[data-testid=result-item], li[role=option]").filter(has_text=name).first.click()
     page.until("() => app.graph.nodes.length > 0")
     page.page.mouse.click(700, 600)  # where the page lets a new node follow the mouse
-    page.page.wait_for_timeout(300)
+    page.until("() => app.canvas.state.ghostNodeId == null")
 
 
 @pytest.mark.parametrize("name", BLUEPRINTS)

@@ -30,7 +30,7 @@ def test_it_opens_and_runs_as_it_was_meant(page: Any, server: Any, name: str) ->
     assert bool(missing) == (name in REPLACES)
     if missing:
         page.replace_missing()
-    assert page.missing() == []
+    page.comes_to(page.missing, [])
     entry = page.queue()
     assert entry["status"]["status_str"] == "success", entry["status"]
     wanted = server.run(meant).pictures[TITLE]

@@ -2,14 +2,13 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from control_composer.tests.server.page.conftest import LOAD_SECONDS, Page
+from control_composer.tests.server.page.browsing import Page
 
 PACKAGE = "comfyui_workflow_templates_json"
 ASKED = re.compile(r"/(object_info|extensions|node_replacements)(\?.*)?$")
@@ -44,8 +43,7 @@ def without_ours(name: str, answer: Any) -> Any:
     return {old: new for old, new in answer.items() if old not in ours}
 
 
-@contextmanager
-def open_plain(browser: Any, server: Any) -> Iterator[Page]:
+def without_this_pack(context: Any) -> None:
     """The page of a host that has not this pack."""
 
     def answer(route: Any) -> None:
@@ -53,25 +51,7 @@ def open_plain(browser: Any, server: Any) -> Iterator[Page]:
         name = ASKED.search(route.request.url)[1]  # type: ignore[index]
         route.fulfill(response=response, json=without_ours(name, response.json()))
 
-    context = browser.new_context(viewport={"width": 1600, "height": 1000}, locale="en-US")
-    try:
-        context.route(
-            lambda address: not address.startswith((server.url, "data:", "blob:")),
-            lambda route: route.abort("blockedbyclient"),
-        )
-        context.route(ASKED, answer)
-        page = context.new_page()
-        found = Page(page, server)
-        page.goto(server.url, timeout=LOAD_SECONDS * 1000)
-        found.until(
-            "() => window.app?.isGraphReady && window.LiteGraph?.registered_node_types?.KSampler && app.extensionManager?.setting",
-            seconds=LOAD_SECONDS,
-        )
-        page.wait_for_timeout(500)
-        found.js("() => app.graph.clear()")
-        yield found
-    finally:
-        context.close()
+    context.route(ASKED, answer)
 
 
 def loaded(page: Page, workflow: dict[str, Any]) -> dict[str, Any]:
@@ -97,12 +77,10 @@ def loaded(page: Page, workflow: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_every_template_with_controls_opens_as_without_this_pack(
-    browser: Any, server: Any, open_page: Callable[..., Any]
-) -> None:
+def test_every_template_with_controls_opens_as_without_this_pack(open_page: Callable[..., Any]) -> None:
     found = templates()
     assert len(found) >= 6
-    with open_page() as page, open_plain(browser, server) as plain:
+    with open_page() as page, open_page(before=without_this_pack, ready="KSampler") as plain:
         assert (
             plain.js(
                 "() => Object.keys(LiteGraph.registered_node_types).filter(name => name.startsWith('ControlComposer'))"

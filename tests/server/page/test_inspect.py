@@ -100,14 +100,11 @@ def test_a_click_shows_the_picture_large(page: Any, name: str) -> None:
     show(page, name)
     if page.renderer == "nodes":
         picture = page.page.locator(f"[data-node-id='{page.js(f'() => {name}.id')}'] .image-preview [role=region]")
-        picture.wait_for()
-        page.page.wait_for_timeout(300)
         picture.click(position={"x": 60, "y": 60})
     else:
         page.until(f"() => {name}.imgs?.length === 1 && {name}.imageIndex === 0")
-        page.page.wait_for_timeout(300)
         page.page.mouse.click(
-            *page.js(
+            *page.steady(
                 f"() => {{ const node = {name}; const part = node.widgets.find(({{ name }}) => name === '$$canvas-image-preview');"
                 " const { scale, offset } = app.canvas.ds; const { left, top } = app.canvas.canvas.getBoundingClientRect();"
                 " return [left + (node.pos[0] + node.size[0] / 2 + offset[0]) * scale,"

@@ -56,15 +56,15 @@ def test_the_menu_and_the_nodes_speak_the_language(opened: tuple[Any, str], word
 def test_inputs_and_outputs_have_names_in_the_language(opened: tuple[Any, str], words: dict[Any, str]) -> None:
     page, _ = opened
     page.js(ADDED, [NODES])
-    page.page.wait_for_timeout(300)
-    for node, inputs, widgets, outputs in page.js(NAMES):
+    found = page.steady(NAMES)
+    for node, inputs, widgets, outputs in found:
         for name, shown in [*inputs.items(), *widgets.items()]:
             said = words.get((node, "inputs", name.replace(".", "_"), "name"))
             if said:  # what our scripts add has no name in the schema
                 assert shown == said, (node, name)
         for place, shown in enumerate(outputs):
             assert shown == words[node, "outputs", str(place), "name"], node
-    inputs = dict(page.js(NAMES)[2][1])
+    inputs = dict(found[2][1])
     # Those of a choice come with it.
     assert (
         inputs["preprocessor.low"] == words["ControlComposerPreprocess", "inputs", "preprocessor_low", "name"] != "low"
@@ -86,14 +86,16 @@ def test_a_tooltip_shows_braces_and_signs_as_they_are(opened: tuple[Any, str], w
     for node, name, holds in TOOLTIPS[LANGUAGES[language]]:
         page.js(ADDED, [[node]])
         page.centre()
-        page.page.mouse.move(5, 500)
-        if LANGUAGES[language] == "canvas":
-            page.page.mouse.move(*page.js(WIDGET, name), steps=3)
-            tooltip = page.page.locator(".node-tooltip")
-        else:
-            page.page.locator("[data-testid=node-widget] textarea").first.hover()
-            tooltip = page.page.locator(".p-tooltip-text")
-        tooltip.wait_for(state="visible", timeout=20_000)
+        on_canvas = LANGUAGES[language] == "canvas"
+        tooltip = page.page.locator(".node-tooltip" if on_canvas else ".p-tooltip-text")
+        for _ in range(5):  # a page that is busy forgets where the mouse is
+            page.page.mouse.move(5, 500)
+            if on_canvas:
+                page.page.mouse.move(*page.js(WIDGET, name), steps=3)
+            else:
+                page.page.locator("[data-testid=node-widget] textarea").first.hover()
+            if page.appears(tooltip.first, 5):
+                break
         said = words[node, "inputs", name, "tooltip"]
         assert holds in said
         assert tooltip.first.inner_text().strip() == said

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from control_composer.tests.server.page.browsing import TRACKER
+
 EXAMPLE = Path(__file__).resolve().parents[3] / "example_workflows" / "demo_composed.json"
 COMPOSE, EDGES, COLOURS, SAVED = 17, 13, 16, 24
 PANEL = ".control-composer-layers"
@@ -26,13 +28,13 @@ class Panel:
         self.look()
         # The page measures its nodes after it has opened a graph, and takes new heights for a change.
         steps = -1
-        while steps != self.undo_steps():
-            steps = self.undo_steps()
-            self.page.page.wait_for_timeout(300)
-            self.page.js("() => app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")
+        while steps != self.page.steps():
+            steps = self.page.steps()
+            self.page.still(f"{PANEL}-row")
+            self.page.js(f"() => {TRACKER}.captureCanvasState()")
 
     def look(self) -> None:
-        """Brings the node into view."""
+        """Brings the node into view, with both layers in its list."""
         self.page.js(
             "id => { const node = app.graph.getNodeById(id); app.canvas.ds.scale = 1;"
             " app.canvas.ds.offset = [-node.pos[0] + 300, -node.pos[1] + 200]; app.canvas.setDirty(true, true) }",
@@ -57,16 +59,17 @@ class Panel:
         found: dict[str, Any] = self.page.prompt()[str(COMPOSE)]["inputs"]
         return found
 
-    def undo(self) -> None:
-        """Ctrl+Z on the graph."""
-        self.page.js("() => document.activeElement?.blur()")
-        self.page.page.keyboard.press("Control+z")
-        self.page.page.wait_for_timeout(700)
-        self.page.page.locator(f"{PANEL}-row").nth(1).wait_for()
+    def lists(self, *titles: str) -> None:
+        """Waits until these layers are listed, in this order."""
+        self.page.comes_to(self.titles, list(titles))
 
-    def undo_steps(self) -> int:
-        found: int = self.page.js("() => app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length")
-        return found
+    def pictures(self) -> list[str]:
+        """Waits for a picture in each of the two rows: their addresses."""
+        self.page.until(
+            "name => [...document.querySelectorAll(name)].filter(one => one.naturalWidth > 0).length === 2",
+            f"{PANEL}-picture",
+        )
+        return [self.part(row, "picture").get_attribute("src") for row in (0, 1)]
 
     def picture(self, entry: dict[str, Any]) -> np.ndarray:
         (saved, *_) = entry["outputs"][str(SAVED)]["images"]
@@ -103,7 +106,7 @@ def test_every_connected_layer_is_listed(panel: Panel) -> None:
 def test_off_writes_the_layers_own_widget_and_is_one_step_of_undo(panel: Panel) -> None:
     eye = panel.part(0, "eye")
     assert (eye.get_attribute("aria-pressed"), eye.get_attribute("aria-label")) == ("true", "Layer: edges: on")
-    steps = panel.undo_steps()
+    steps = panel.page.steps()
     eye.click()
     assert eye.get_attribute("aria-pressed") == "false"
     assert panel.widget(EDGES, "enabled") is False
@@ -111,20 +114,20 @@ def test_off_writes_the_layers_own_widget_and_is_one_step_of_undo(panel: Panel) 
     assert panel.part(0, "why").inner_text() == "off"
     assert panel.part(0, "acts").inner_text() == "acts 0"
     assert panel.page.page.locator(f"{PANEL}-live").inner_text() == "Layer: edges is off"
-    assert panel.undo_steps() == steps + 1
-    panel.undo()
+    assert panel.page.steps() == steps + 1
+    panel.page.undo()
     assert panel.widget(EDGES, "enabled") is True
-    assert panel.part(0, "eye").get_attribute("aria-pressed") == "true"
+    panel.page.comes_to(lambda: panel.part(0, "eye").get_attribute("aria-pressed"), "true")
 
 
 def test_strength_writes_the_layers_own_widget_and_shows_what_acts(panel: Panel) -> None:
-    steps = panel.undo_steps()
+    steps = panel.page.steps()
     strength = panel.part(1, "strength")
     strength.fill("0.5")
     strength.press("Enter")
     assert panel.widget(COLOURS, "strength") == 0.5
     assert panel.part(1, "acts").inner_text() == "acts 0.5"
-    assert panel.undo_steps() == steps + 1
+    assert panel.page.steps() == steps + 1
     # A change made elsewhere shows as soon as the page has noted it.
     panel.page.js(
         "id => { app.canvas.emitBeforeChange();"
@@ -143,20 +146,20 @@ def test_a_layer_that_is_dragged_takes_its_link_and_its_solo_along(panel: Panel)
     panel.part(1, "solo").click()
     assert panel.inputs()["solo"] == "2"
     assert panel.part(0, "why").inner_text() == "not soloed"
-    steps = panel.undo_steps()
+    steps = panel.page.steps()
+    panel.page.still(f"{PANEL}-row")
     grip, target = panel.part(1, "grip").bounding_box(), panel.part(0, "thumbnail").bounding_box()
     page.mouse.move(grip["x"] + 5, grip["y"] + 10)
     page.mouse.down()
     page.mouse.move(grip["x"] + 5, target["y"] + 10, steps=4)
     page.mouse.up()
-    page.wait_for_timeout(200)
-    assert panel.titles() == ["Layer: colours", "Layer: edges"]
+    panel.lists("Layer: colours", "Layer: edges")
     after = panel.inputs()
     assert after["layers.layer0"] == before["layers.layer1"] and after["layers.layer1"] == before["layers.layer0"]
     assert after["solo"] == "1"
-    assert panel.undo_steps() == steps + 1
-    panel.undo()
-    assert panel.titles() == ["Layer: edges", "Layer: colours"]
+    assert panel.page.steps() == steps + 1
+    panel.page.undo()
+    panel.lists("Layer: edges", "Layer: colours")
     assert panel.inputs()["solo"] == "2"
     assert panel.inputs()["layers.layer0"] == before["layers.layer0"]
 
@@ -199,14 +202,13 @@ def test_a_layer_inside_of_a_subgraph_is_listed_and_set(panel: Panel) -> None:
         "id => { const { node } = app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)])); window.subgraphNode = node }",
         EDGES,
     )
-    panel.page.page.wait_for_timeout(300)
     # The host loses the link while it closes the gap between the growing inputs.
+    panel.lists("Layer: colours")
     panel.page.js(
         "id => { const to = app.graph.getNodeById(id); subgraphNode.connect(0, to, to.inputs.findIndex(one => one.name === 'layers.layer1')) }",
         COMPOSE,
     )
-    panel.page.page.wait_for_timeout(300)
-    assert panel.titles() == ["Layer: colours", "Layer: edges"]
+    panel.lists("Layer: colours", "Layer: edges")
     panel.part(1, "eye").click()
     assert (
         panel.page.js("() => subgraphNode.subgraph.nodes[0].widgets.find(one => one.name === 'enabled').value") is False
@@ -221,13 +223,12 @@ def test_a_layer_behind_a_reroute_is_listed_and_one_that_is_bypassed_says_so(pan
         " app.graph.getNodeById(edges).connect(0, reroute, 0); reroute.connect(0, app.graph.getNodeById(compose), 2) }",
         [COMPOSE, EDGES],
     )
-    panel.page.page.wait_for_timeout(300)
-    assert panel.titles() == ["Layer: edges", "Layer: colours"]
+    panel.lists("Layer: edges", "Layer: colours")
     panel.page.js(
         "id => { app.canvas.emitBeforeChange(); app.graph.getNodeById(id).mode = 4; app.canvas.emitAfterChange() }",
         COLOURS,
     )
-    assert panel.part(1, "why").inner_text() == "node muted or bypassed"
+    panel.page.comes_to(lambda: panel.part(1, "why").inner_text(), "node muted or bypassed")
 
 
 def test_a_pasted_node_has_a_list_of_its_own(panel: Panel) -> None:
@@ -244,27 +245,20 @@ def test_a_pasted_node_has_a_list_of_its_own(panel: Panel) -> None:
 def test_a_layer_that_is_disconnected_leaves_the_list_and_solo(panel: Panel) -> None:
     panel.part(1, "solo").click()
     panel.page.js("id => app.graph.getNodeById(id).disconnectInput(2)", COMPOSE)
-    panel.page.page.wait_for_timeout(300)
-    assert panel.titles() == ["Layer: colours"]
-    assert panel.inputs()["solo"] == "1"
+    panel.lists("Layer: colours")
+    panel.page.comes_to(lambda: panel.inputs()["solo"], "1")
 
 
 def test_a_soloed_run_gives_the_picture_of_the_other_layer_off_and_shows_the_hints(panel: Panel) -> None:
     # Another strength in each renderer: the host tells nothing anew of a node whose result it has already.
     panel.page.js(
         "() => { const set = (id, name, value) => { app.graph.getNodeById(id).widgets.find(one => one.name === name).value = value };"
+        " for (const side of ['width', 'height']) set(6, side, 64);"
         " set(6, 'batch_size', 1); set(18, 'steps', 2); set(17, 'strength', LiteGraph.vueNodesMode ? 1.1 : 1.2) }"
     )
     panel.part(0, "solo").click()
     soloed = panel.picture(panel.page.queue())
-    panel.page.page.wait_for_timeout(500)
-    pictures = panel.page.page.locator(f"{PANEL}-picture")
-    panel.page.until(
-        "name => [...document.querySelectorAll(name)].filter(one => one.naturalWidth > 0).length === 2",
-        f"{PANEL}-picture",
-    )
-    sources = [pictures.nth(row).get_attribute("src") for row in (0, 1)]
-    assert all("type=temp" in source for source in sources)
+    assert all("type=temp" in source for source in panel.pictures())
     panel.part(0, "solo").click()
     panel.part(1, "eye").click()
     assert panel.inputs()["solo"] == ""
@@ -273,13 +267,11 @@ def test_a_soloed_run_gives_the_picture_of_the_other_layer_off_and_shows_the_hin
     assert not np.array_equal(panel.picture(panel.page.queue()), soloed)
     panel.look()
     panel.part(1, "up").click()
-    shown = [panel.part(row, "picture").get_attribute("src") for row in (0, 1)]
-    assert panel.titles() == ["Layer: colours", "Layer: edges"] and len(set(shown)) == 2
+    panel.lists("Layer: colours", "Layer: edges")
+    shown = panel.pictures()
+    assert len(set(shown)) == 2
     first = panel.page.server.get(shown[0].removeprefix("/api"))
     assert np.asarray(Image.open(io.BytesIO(first)).convert("RGB")).std(-1).max() > 5  # colours; edges are grey
     # Opened again, the list has the pictures of that run.
     panel.load(panel.page.workflow())
-    panel.page.until(
-        "name => [...document.querySelectorAll(name)].filter(one => one.naturalWidth > 0).length === 2",
-        f"{PANEL}-picture",
-    )
+    assert len(set(panel.pictures())) == 2

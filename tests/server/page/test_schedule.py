@@ -162,6 +162,7 @@ def test_the_host_s_curve_editor_draws_undoes_and_reloads(built: Any) -> None:
     assert [row[2] for row in page.js("() => rows(curve)")] == ["1", "0.75", "0.5", "0.25"]
     if page.renderer == "canvas":
         return  # The host draws curves in its newer nodes only, and says so in place of the editor.
+    page.still("[data-testid=curve-editor]")
     box = page.page.get_by_test_id("curve-editor").bounding_box()
     # In the middle of the editor's width, at a tenth of its height.
     page.page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + (0.04 + 0.1) / 1.08 * box["height"])

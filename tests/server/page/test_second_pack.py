@@ -1,6 +1,7 @@
 """Beside another pack that uses the same hooks: all of its hooks are called, its node stays as it is, and nothing global is changed by us."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -100,10 +101,30 @@ def with_second_pack(ours: bool) -> Any:
     return before
 
 
-def look(page: Any) -> dict[str, Any]:
-    """What the second pack saw, and its node."""
+@pytest.fixture(scope="module")
+def pages(open_page: Any) -> Iterator[dict[bool, Any]]:
+    """The page without our scripts, and with them."""
+    with open_page(before=with_second_pack(False)) as without, open_page(before=with_second_pack(True)) as beside:
+        yield {False: without, True: beside}
+
+
+def settled(page: Any, ours: bool) -> None:
+    """Until both packs show what they have to show, and nothing moves."""
+    page.until(
+        "ours => document.querySelector('.second-pack') && Boolean(document.querySelector('.control-composer-weights')) === ours",
+        ours,
+    )
+    page.steady("() => app.graph.nodes.map(node => [...node.size])")
+
+
+def look(page: Any, ours: bool) -> dict[str, Any]:
+    """What the second pack saw, and its node, after work with a node of ours."""
     page.js(
-        """async () => {
+        """() => {
+          const heard = window.secondPack
+          for (const name of Object.keys(heard.hooks)) heard.hooks[name] = 0
+          heard.executed.length = heard.values.length = heard.connections = 0
+          app.graph.clear()
           const make = (type, x) => { const node = LiteGraph.createNode(type); node.pos = [x, 100]; app.graph.add(node); return node }
           const theirs = make("SecondPackNode", 0)
           const weights = make("ControlComposerBlockWeights", 500)
@@ -114,12 +135,11 @@ def look(page: Any) -> dict[str, Any]:
           apply.onExecuted?.({})
           const values = weights.widgets.find(widget => widget.name === "values")
           values.value = "0.5"
-          await new Promise(done => setTimeout(done, 1000))
-          const saved = app.graph.serialize()
-          await app.loadGraphData(saved)
-          await new Promise(done => setTimeout(done, 1000))
         }"""
     )
+    settled(page, ours)
+    page.js("async () => { await app.loadGraphData(app.graph.serialize()) }")
+    settled(page, ours)
     found: dict[str, Any] = page.js(
         """() => {
           const node = app.graph.nodes.find(one => one.type === "SecondPackNode")
@@ -134,21 +154,23 @@ def look(page: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("renderer", ["canvas", "nodes"])
-def test_beside_a_second_pack(open_page: Any, renderer: str) -> None:
-    seen, functions = {}, {}
-    for ours in (False, True):
-        with open_page(renderer=renderer, before=with_second_pack(ours)) as page:
-            assert page.js("() => app.extensions.some(one => one.name === 'controlComposer.blockWeights')") == ours
-            seen[ours] = look(page)
-            # After work with our node, and when the page has come to rest: it sets some functions of its own a while after its start.
-            functions[ours] = page.js(FINGERPRINT)
-            assert page.page.locator(".second-pack").count() == 1
-            assert (page.page.locator(".control-composer-weights").count() > 0) == ours
-            assert page.errors == []
-    changed = [
-        name for name in functions[False] | functions[True] if functions[False].get(name) != functions[True].get(name)
-    ]
-    assert changed == []
+def test_beside_a_second_pack(pages: dict[bool, Any], renderer: str) -> None:
+    seen = {}
+    for ours, page in pages.items():
+        page.draw_with(renderer)
+        assert page.js("() => app.extensions.some(one => one.name === 'controlComposer.blockWeights')") == ours
+        seen[ours] = look(page, ours)
+        assert page.page.locator(".second-pack").count() == 1
+        assert page.errors == []
+    # After work with our node. The page sets some functions of its own a while after its start.
+    functions: dict[bool, dict[str, str]] = {}
+
+    def changed() -> list[str]:
+        functions.update({ours: page.js(FINGERPRINT) for ours, page in pages.items()})
+        without, beside = functions[False], functions[True]
+        return [name for name in without | beside if without.get(name) != beside.get(name)]
+
+    pages[True].comes_to(changed, [])
     assert len(functions[True]) > 1000
     assert seen[True] == seen[False]
     hooks = seen[True]["hooks"]
