@@ -154,11 +154,8 @@ class Control(AreaAware):
         expected = expected_for(self, [hint for layer in self.acting for hint in layer.hints])
         for layer in self.acting:
             if isinstance(layer.source, PatchNetwork):
-                memory += layer.source.memory_requirements(
-                    len(layer.hint_bchw),
-                    *(cells * layer.source.pixels_per_cell for cells in expected.largest),
-                    expected.rows,
-                )
+                height, width = (cells * layer.source.pixels_per_cell for cells in expected.largest)
+                memory += layer.source.memory_requirements(len(layer.hint_bchw), height, width, expected.rows)
         beside = may_be_beside(self.acting, self.inspect)
         previous = self.previous_controlnet is not None or any(self.foreign())
         return memory + needed(self.acting, expected, beside, previous)

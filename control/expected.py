@@ -122,7 +122,7 @@ def expected_for(control: object, hints: Sequence[Tensor]) -> Expected:
     run = RUN.get()
     if run is None:
         largest = max(hints, key=lambda hint: len(hint) * hint.shape[-2] * hint.shape[-1])
-        size = [-(-pixels // HINT_PIXELS_PER_CELL) for pixels in largest.shape[-2:]]
-        return Expected(len(largest), (Chunk(*size), Chunk(*size, False)))
+        height, width = (-(-pixels // HINT_PIXELS_PER_CELL) for pixels in largest.shape[-2:])
+        return Expected(len(largest), (Chunk(height, width), Chunk(height, width, False)))
     chunks = tuple(run.chunks.get(id(control), ())) or (Chunk(*run.canvas), Chunk(*run.canvas, False))
     return Expected(run.latents, chunks)

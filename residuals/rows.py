@@ -10,19 +10,19 @@ from torch import Tensor
 
 
 class Neighbours(NamedTuple):
-    """`count` rows of a batch from `first` on, which are those from `begin` on among the rows that were chosen."""
+    """`length` rows of a batch from `first` on, which are those from `begin` on among the rows that were chosen."""
 
     begin: int
     first: int
-    count: int
+    length: int
 
 
 def runs_of(rows: Sequence[int]) -> list[Neighbours]:
     """The rows in their order, as few runs of neighbours."""
     runs: list[Neighbours] = []
     for begin, row in enumerate(rows):
-        if runs and row == runs[-1].first + runs[-1].count:
-            runs[-1] = runs[-1]._replace(count=runs[-1].count + 1)
+        if runs and row == runs[-1].first + runs[-1].length:
+            runs[-1] = runs[-1]._replace(length=runs[-1].length + 1)
         else:
             runs.append(Neighbours(begin, row, 1))
     return runs
@@ -30,13 +30,13 @@ def runs_of(rows: Sequence[int]) -> list[Neighbours]:
 
 def views(tensors: Sequence[Tensor], runs: Sequence[Neighbours]) -> list[Tensor]:
     """The rows `first` … of each run of each tensor."""
-    return [tensor.narrow(0, run.first, run.count) for tensor in tensors for run in runs]
+    return [tensor.narrow(0, run.first, run.length) for tensor in tensors for run in runs]
 
 
 def shares(tensors: Sequence[Tensor], runs: Sequence[Neighbours]) -> list[Tensor]:
     """The rows `begin` … of each run of each tensor; a single row serves all."""
     return [
-        tensor if tensor.shape[0] == 1 else tensor.narrow(0, run.begin, run.count) for tensor in tensors for run in runs
+        tensor if tensor.shape[0] == 1 else tensor.narrow(0, run.begin, run.length) for tensor in tensors for run in runs
     ]
 
 

@@ -102,7 +102,7 @@ def test_rows_are_picked_as_by_an_index(case):
     count, rows = case
     values = torch.randn(count, 3)
     assert torch.equal(picked(values, rows, count), values[rows])
-    assert [run.first + step for run in runs_of(rows) for step in range(run.count)] == list(rows)
+    assert [run.first + step for run in runs_of(rows) for step in range(run.length)] == list(rows)
 
 
 @pytest.mark.parametrize("rows", [(1, 2), (0, 2)])
