@@ -215,7 +215,7 @@ def measure_pipelines(
         watch = Watch(networks.device, clock)
         _, first = memory_of(watch.around(lambda call=call: call(1)), networks.device)  # type: ignore[misc]
         result, later = memory_of(watch.around(lambda call=call: call(1)), networks.device)  # type: ignore[misc]
-        results[name] = Measured(first, later, call.rows(), result.float().cpu(), *watch.seconds, call.launches())
+        results[name] = Measured(first, later, call.rows(), result.float().cpu(), tuple(watch.seconds), call.launches())
     for index in range(rounds):
         tell(f"{pixels} px, batch {batch}, round {index + 1} of {rounds} of diffusers")
         first_in_turn = index % len(opened)

@@ -36,7 +36,7 @@ class Counting(TorchDispatchMode):
     """Counts the operators that are dispatched within it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -76,7 +76,7 @@ def traced(
     """What torch's profiler saw of the call, until the device had finished."""
     if activities is None:
         activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
-    with torch.profiler.profile(activities=list(activities)) as profile:
+    with torch.profiler.profile(activities=list(activities), acc_events=True) as profile:
         call()
         if device.type == "cuda":
             torch.cuda.synchronize(device)

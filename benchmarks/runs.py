@@ -36,7 +36,7 @@ PROFILED = 2
 class Measured:
     """What one variant took. `batches` are the rows of each evaluation of the UNet in a step; `result` is that of the last warm-up step.
 
-    `first_seconds` and `second_seconds` are of the steps whose memory was measured. `launches` is the mean of a step's, `settled` the most of such a step's
+    `warm_up` are the seconds of the steps whose memory was measured. `launches` is the mean of a step's, `settled` the most of such a step's
     memory, on CUDA alone: what was recorded at the second step runs there. Of each step that counts: `seconds`, and how many of them the host spent in
     `get_control`.
     """
@@ -45,8 +45,7 @@ class Measured:
     later: Memory
     batches: tuple[int, ...]
     result: Tensor
-    first_seconds: float = 0.0
-    second_seconds: float = 0.0
+    warm_up: tuple[float, ...]
     launches: Launches | None = None
     settled: int = 0
     seconds: list[float] = field(default_factory=list)
@@ -155,7 +154,7 @@ def measure(
             _, first = memory_of(watch.around(evaluation(step, 0)), device)
             batches.clear()
             result, later = memory_of(watch.around(evaluation(step, 1)), device)
-            results[name] = Measured(first, later, tuple(batches), result.float().cpu(), *watch.seconds)
+            results[name] = Measured(first, later, tuple(batches), result.float().cpu(), tuple(watch.seconds))
             counts = [evaluation(step, index) for index in range(WARM_UP, WARM_UP + period_of[name])]
             results[name].launches = mean_of([launches_of(settling(results[name], call), device) for call in counts])
         if profile:

@@ -116,7 +116,8 @@ def chosen(
         raise SystemExit(
             f"--variants has {unknown[0]!r}, but one of {', '.join([*known, *pipes])} was expected; write the name as it is there."
         )
-    usual = [name for name, one in {**known, **pipes}.items() if not one.optional]
+    usual = [one.name for one in known.values() if not one.optional]
+    usual += [one.name for one in pipes.values() if not one.optional]
     # On a GPU what usually runs also runs beside the model.
     usual += [name for name, one in known.items() if one.of_gpu and name.removesuffix(BESIDE) in usual and on_gpu]
     wanted = {"none", *(usual if names is None else names)}

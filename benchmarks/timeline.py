@@ -160,7 +160,7 @@ def lanes_of(events: Iterable[Event]) -> tuple[list[Lane], list[float]]:
     # The one that does most is the sampler's.
     lanes = sorted(lanes, key=lambda lane: -len(lane.blocks))
     lanes = [Lane(f"host thread {number}", lane.blocks, lane.behind) for number, lane in enumerate(lanes, 1)]
-    for (gpu, stream), some in sorted(by_stream.items(), key=lambda pair: str(pair[0])):
+    for (gpu, stream), some in sorted(by_stream.items(), key=lambda pair: [f"{number:>9}" for number in pair[0]]):
         blocks = tuple(
             block(event, called_by.get(event.get("args", {}).get("correlation"), OTHER))
             for event in sorted(some, key=lambda event: float(event["ts"]))
@@ -240,9 +240,9 @@ def shade(row: np.ndarray, blocks: Iterable[Block], scale: float, strength: floa
     filled = {part: np.zeros(len(row)) for part in COLOURS}
     for block in blocks:
         cover(filled[block.part], block.start * scale, block.end * scale)
-    whole = np.maximum(sum(filled.values()), 1.0)
+    whole = np.maximum(np.sum([*filled.values()], axis=0), 1.0)
     shares = {part: share / whole * strength for part, share in filled.items()}
-    row *= (1.0 - sum(shares.values()))[:, None]
+    row *= 1.0 - np.sum([*shares.values()], axis=0)[:, None]
     for part, share in shares.items():
         row += share[:, None] * np.array(COLOURS[part], np.float64)
 

@@ -171,9 +171,10 @@ def several(layers: int, networks: int) -> tuple[Variant, Variant, Variant]:
 
 def beside(variant: Variant) -> Variant:
     """The same of ours with "beside_model" on."""
-    attach = partial(variant.attach, beside="on")
-    words = f"{variant.words}, beside the model"
-    return replace(variant, name=variant.name + BESIDE, words=words, attach=attach, optional=True)
+    attach, words = variant.attach, f"{variant.words}, beside the model"
+    assert isinstance(attach, partial)
+    on = partial(attach.func, *attach.args, **attach.keywords, beside="on")
+    return replace(variant, name=variant.name + BESIDE, words=words, attach=on, optional=True)
 
 
 STOCK, OURS, ACN = zip(

@@ -159,24 +159,29 @@ def counted(networks: Networks, *names: str, rounds: int = 2, batch: int = 1) ->
 
 @pytest.fixture(scope="module")
 def work(model) -> dict[str, Any]:
-    return counted(model, "stock-1", "ours-1", "ours-3", "ours-every-2", rounds=3)
+    return counted(model, "stock-1", "stock-3", "ours-1", "ours-3", "ours-every-2", rounds=3)
 
 
 def test_launches_are_those_of_a_step(work):
-    for name in ("none", "stock-1", "ours-1", "ours-3"):
-        assert {*work[name].seconds} == {work[name].launches.launched}, name
-    assert work["ours-every-2"].launches.launched == sum({*work["ours-every-2"].seconds}) / 2
-    none, one, three, second = (work[name].launches.launched for name in ("none", "ours-1", "ours-3", "ours-every-2"))
-    assert 2.5 < (three - none) / (one - none) < 3.5
-    assert 0.5 < (second - none) / (one - none) < 0.75
+    """Three layers of one network are one pass of more rows with us."""
+    launches = {name: one.launches.launched for name, one in work.items()}
+    for name in ("none", "stock-1", "stock-3", "ours-1", "ours-3"):
+        assert {*work[name].seconds} == {launches[name]}, name
+    assert launches["ours-every-2"] == sum({*work["ours-every-2"].seconds}) / 2
+    added = {name: count - launches["none"] for name, count in launches.items()}
+    assert 2.5 < added["stock-3"] / added["stock-1"] < 3.5
+    assert added["ours-1"] < added["ours-3"] < 1.5 * added["ours-1"]
+    assert 0.5 < added["ours-every-2"] / added["ours-1"] < 0.75
     assert all(one.launches.kernels is None for one in work.values())
 
 
 def test_first_step_embeds_the_hint_and_the_second_does_not(work):
-    assert work["none"].first_seconds == work["none"].second_seconds == work["none"].seconds[0]
-    assert work["ours-1"].second_seconds == work["ours-1"].seconds[0]
-    first, third = (work[name].first_seconds - work[name].second_seconds for name in ("ours-1", "ours-3"))
-    assert first > 10 and third > 2 * first
+    more = {}
+    for name in ("none", "ours-1", "ours-3"):
+        first, second = work[name].warm_up
+        assert second == work[name].seconds[0], name
+        more[name] = first - second
+    assert more["none"] == 0 and more["ours-1"] > 10 and more["ours-3"] > 2 * more["ours-1"]
 
 
 def test_time_within_get_control_is_the_step_less_the_model(work):
@@ -370,7 +375,7 @@ def test_batch_is_rows_of_the_model(others, report):
     rows = {row["name"]: row for row in two["variants"]}
     assert all(row["batches"] == [4] for row in two["variants"] + two["diffusers"])
     assert rows["ours-1"]["differs"] < 1e-5
-    assert rows["none"]["memory"]["peak"] > 1.5 * one["variants"][0]["memory"]["peak"]
+    assert rows["none"]["memory"]["peak"] > 1.3 * one["variants"][0]["memory"]["peak"]
 
 
 def test_pipelines_of_diffusers_are_measured_over_their_own_step(others):
@@ -465,8 +470,8 @@ def test_what_a_gpu_does_belongs_to_whoever_launched_it():
         ]
     )
     assert marks == [0.0]
-    assert [lane.name for lane in lanes] == ["host thread 1", "GPU 0, stream 20", "GPU 0, stream 7"]
-    host, side, main = ([(block.start, block.part) for block in lane.blocks] for lane in lanes)
+    assert [lane.name for lane in lanes] == ["host thread 1", "GPU 0, stream 7", "GPU 0, stream 20"]
+    host, main, side = ([(block.start, block.part) for block in lane.blocks] for lane in lanes)
     assert host == [(0.5, CONTROL), (1.1, ENCODER), (6.0, WAITING)]
     assert side == [(1.5, CONTROL), (1.7, CONTROL)]
     assert main == [(1.6, ENCODER), (7.0, OTHER)]
