@@ -208,22 +208,31 @@ class CudaGraph:
         graph = torch.cuda.CUDAGraph()
         with self._inside(), alone():
             self._stream.synchronize()
-            graph.capture_begin(pool=self._recorder.pool(), capture_error_mode="thread_local")
+            pool = self._recorder.pool()
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
                 self._compute(compute)
             except BaseException as problem:
-                forget_frames(
-                    problem
-                )  # what is freed after the end of a failed recording upsets the asynchronous allocator
+                # What is freed after the end of a failed recording upsets the asynchronous allocator.
+                forget_frames(problem)
                 with suppress(Exception):
-                    graph.capture_end()
+                    self._end(graph, pool)
                 with suppress(Exception):
-                    graph.reset()
+                    self._end_all(graph)
                     self._stream.synchronize()
                 raise
-            graph.capture_end()
+            self._end(graph, pool)
         self._graph = graph
         LIVE[self._stream].add(self)
+
+    def _end(self, graph: torch.cuda.CUDAGraph, pool: Any) -> None:
+        try:
+            graph.capture_end()
+        except Exception:
+            # Torch leaves its allocator in the recording if CUDA says that the recording is spoilt.
+            with suppress(Exception):
+                torch._C._cuda_endAllocateToPool(self._stream.device.index, pool)
+            raise
 
     def pool(self) -> Any:
         """The memory of the recording, for others that never run at the same time; None where there is none."""
@@ -252,13 +261,15 @@ class CudaGraph:
     def discard(self) -> None:
         """Gives the recording's memory back, and with it all recordings of its stream. Launched passes finish."""
         if self._graph is not None:
-            for one in [self, *LIVE.pop(self._stream, ())]:
-                one._reset()
+            self._end_all(self._graph)
+            self._graph = None
 
-    def _reset(self) -> None:
-        graph, self._graph = self._graph, None
-        if graph is not None:
-            graph.reset()
+    def _end_all(self, graph: torch.cuda.CUDAGraph) -> None:
+        graph.reset()
+        for other in LIVE.pop(self._stream, ()):
+            ended, other._graph = other._graph, None
+            if ended is not None and ended is not graph:
+                ended.reset()
 
     def __del__(self) -> None:
         with suppress(Exception):  # at the end of the process nothing is there to be given back to

@@ -99,11 +99,15 @@ def doubled(inputs):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_replays_give_what_plain_passes_give(stand_in, name):
     network, kept = NETWORKS[name](), Graphs()
-    told = []
     with tape.on(tape.Stream(name="side")):
-        for seed, rows in [(0, 2), (1, 2), (2, 1), (3, 2), (4, 1), (5, 1)]:
-            told.append(run(kept, network, inputs_of(network, seed, rows)))
-    assert told == [FIRST, AS_GRAPH, FIRST, AS_GRAPH, AS_GRAPH, AS_GRAPH]
+        assert [run(kept, network, inputs_of(network, seed)) for seed in range(3)] == [FIRST, AS_GRAPH, AS_GRAPH]
+
+
+def test_batches_in_turn(stand_in):
+    network, kept = small(), Graphs()
+    with tape.on(tape.Stream(name="side")):
+        told = [run(kept, network, inputs_of(network, seed, rows)) for seed in range(4) for rows in (1, 2)]
+    assert told == [FIRST] * 2 + [AS_GRAPH] * 6
 
 
 def test_replays_read_the_weights_where_they_are(stand_in):
@@ -238,8 +242,9 @@ def test_a_failed_recording_is_ended_with_nothing_left_in_it(stand_in, monkeypat
     assert not RECORDING.locked() and gc.isenabled() and not tape.Graph.capturing
 
 
-def test_an_end_that_fails_too_hides_nothing(stand_in, monkeypatch):
-    end = tape.Graph.capture_end
+def test_an_end_that_fails_too_hides_nothing_and_gives_the_allocator_back(stand_in, monkeypatch):
+    end, pools = tape.Graph.capture_end, []
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda device, pool: pools.append(pool), raising=False)
 
     def capture_end(self):
         end(self)
@@ -248,6 +253,9 @@ def test_an_end_that_fails_too_hides_nothing(stand_in, monkeypatch):
     monkeypatch.setattr(tape.Graph, "capture_end", capture_end)
     with pytest.raises(InterruptProcessingException):
         recorded(some_inputs(), failing(InterruptProcessingException(), []))
+    with pytest.raises(RuntimeError, match="previous error"):
+        recorded(some_inputs(), doubled)
+    assert len(pools) == 2 and None not in pools
 
 
 def test_an_interruption_in_a_recording_reaches_the_sampler_and_the_next_pass_is_recorded(stand_in, monkeypatch):
