@@ -11,6 +11,10 @@ Random weights at the real widths, whole runs through the host's KSampler, on a 
   told/need `told` over the larger one of the two: the model may have its own peak before it takes anything of the sum, or after
 
 Own networks of sd15 need 1.4 GB each.
+
+    python host.py python benchmarks/control_memory.py --layers
+
+counts the tensors of one pass at real sizes, without weights or a device, in numbers for each channel and cell of the first level and each row.
 """
 
 from __future__ import annotations
@@ -138,7 +142,7 @@ def reused(extrapolate: bool = False) -> Any:
     return Reuse(2, extrapolate=extrapolate)
 
 
-LONG = 8
+LONG = 4
 
 CASES: Mapping[str, Case] = {
     "stock": Case(1, lambda scene: scene.stock(1)),
@@ -193,14 +197,78 @@ def show(found: Mapping[str, tuple[Used, Used]]) -> None:
         print(f"{name:18} " + " ".join(f"{number / MIB:8.3f}" for number in numbers) + f" {ratio:9.2f}")
 
 
+@dataclass(frozen=True)
+class Layers:
+    """Bytes of tensors that are alive at the peak of a pass: of the network, of the UNet, of the hint network; and what control/memory.py says."""
+
+    network: int
+    unet: int
+    hint: int
+    told: int
+    told_hint: int
+
+
+def layers_of(width: Any, cells: int, rows: int = 2, dtype: torch.dtype = torch.float16) -> Layers:
+    """Both models of a width (benchmarks/widths.py) on square latents, without weights. Attention is taken to need nothing, as where it keeps no scores."""
+    import comfy.ldm.modules.attention as attention
+
+    from control_composer.control import EncoderNetwork
+    from control_composer.control.memory import hint_bytes, layer_bytes
+
+    from .memory import Tensors
+    from .widths import TOKENS
+
+    def made(*shape: int) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    def peak(module: torch.nn.Module, call: Callable[..., Any], *inputs: Tensor | None) -> int:
+        known = [*module.parameters(), *module.buffers(), *(one for one in inputs if one is not None)]
+        with torch.inference_mode(), Tensors(known) as tensors:
+            call(*inputs)
+        return tensors.peak
+
+    module, unet = width.encoder(dtype, "meta"), width.model(dtype, "meta").diffusion_model
+    network = EncoderNetwork.from_module(module, name="test", base="SD1", load_device=torch.device("cpu"))
+    x, context, times = made(rows, 4, cells, cells), made(rows, TOKENS, width.unet["context_dim"]), made(rows)
+    y = None if width.unet["adm_in_channels"] is None else made(rows, width.unet["adm_in_channels"])
+    embedding, picture = made(1, network.model_channels, cells, cells), made(1, 3, 8 * cells, 8 * cells)
+    before = attention.optimized_attention, attention.optimized_attention_masked
+    attention.optimized_attention = attention.optimized_attention_masked = lambda q, *_, **__: torch.empty_like(q)
+    try:
+        return Layers(
+            peak(module, network.residuals, x, embedding, times, context, y),
+            peak(unet, unet, x, times, context, y),
+            peak(module, network.embed_hint, picture) + picture.nbytes,
+            layer_bytes(network, rows, cells, cells),
+            hint_bytes(network, 1, cells, cells),
+        )
+    finally:
+        attention.optimized_attention, attention.optimized_attention_masked = before
+
+
+def show_layers() -> None:
+    from .widths import WIDTHS
+
+    print(f"{'':12} {'network':>8} {'told':>8} {'UNet':>8} {'hint':>8} {'told':>8}")
+    for name, cells, channels in (("sd15", 64, 320), ("sd15", 96, 320), ("sdxl", 128, 320), ("narrow", 16, 32)):
+        found, rows, size = layers_of(WIDTHS[name], cells), 2, torch.float16.itemsize
+        unit = rows * channels * cells * cells * size
+        numbers = (found.network, found.told, found.unet, found.hint * rows, found.told_hint * rows)
+        print(f"{name:6} {cells:5} " + " ".join(f"{number / unit:8.2f}" for number in numbers))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", choices=("narrow", "sd15"), default="narrow")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128], metavar="PIXELS")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
+    parser.add_argument("--layers", action="store_true")
     chosen = parser.parse_args(arguments)
     comfy.cli_args.args.cpu = True
+    if chosen.layers:
+        show_layers()
+        return
     from .widths import WIDTHS, Networks
 
     networks = Networks(WIDTHS[chosen.width], torch.float32)

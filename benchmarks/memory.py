@@ -6,11 +6,15 @@ same number at every run, which the resident set is not, and leaves out only wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils import _pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @dataclass(frozen=True)
@@ -61,3 +65,25 @@ def alive_on_cpu(call: Callable[[], Tensor], mark: str) -> tuple[Tensor, int, li
         alive += event.nbytes()
         peak = max(peak, alive)
     return result, peak, marked
+
+
+class Tensors(TorchDispatchMode):
+    """Within it, the most bytes of tensors that were alive at a time, but for those of `known`. Works without a device, on tensors that are "meta"."""
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.peak = 0
+        self._known = [tensor.untyped_storage() for tensor in known]
+        self._known_keys = {storage._cdata for storage in self._known}
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for value in _pytree.tree_leaves(result):
+            if isinstance(value, Tensor):
+                storage = value.untyped_storage()
+                if storage._cdata not in self._known_keys:
+                    self._alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self._alive = {key: one for key, one in self._alive.items() if not one[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+        return result

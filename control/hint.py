@@ -57,7 +57,9 @@ class HintEmbeddings:
         for area, pictures in missing.items():
             for start in range(0, len(pictures), PICTURES_PER_PASS):
                 some = pictures[start : start + PICTURES_PER_PASS]
-                placed = place_hint(hint_bchw[some], *canvas, placing, area, network.pixels_per_cell, network.smooth)
+                together = some[-1] - some[0] + 1 == len(some)  # a view where that is possible: pictures may be large
+                chosen = hint_bchw[some[0] : some[-1] + 1] if together else hint_bchw[some]
+                placed = place_hint(chosen, *canvas, placing, area, network.pixels_per_cell, network.smooth)
                 embedded = network.embed_hint(uploaded(placed, device, network.dtype))
                 self._kept.update(
                     {(same, picture, area): row for picture, row in zip(some, rows_of(embedded), strict=True)}

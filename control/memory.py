@@ -13,14 +13,14 @@ CELLS_PER_PASS = 8 * 64 * 64
 CELLS_ON_CPU = 2 * 64 * 64
 """The same on a CPU: two rows at 512×512 pixels, many of small pictures."""
 
+ALIVE_IN_TRANSFORMER, ALIVE_IN_BLOCK = 22, 5
+"""Numbers for each channel and cell of a block that are alive at its widest moment, with transformers (in their feed-forward layers) and without: counted
+on the modules of SD1.5, SDXL and narrow ones by benchmarks/control_memory.py --layers. Attention has no scores there."""
+ALLOWANCE = 1.15
+"""For what libraries take of their own: torch's allocator gave the narrow network 8 % more than its tensors on a CPU."""
 WIDTH = 320
-"""Channels of the first level in the models for which the host's figures are: UNets of memory_usage_factor 1."""
-ACTIVATION_BYTES_PER_CELL = 0.01 * 1024 * 1024
-"""For each byte of the dtype: what the host counts for one latent cell of such a model (`BaseModel.memory_required`)."""
 ACTIVATION_BYTES_WITH_SCORES = 0.15 * 1024 * 1024
-"""The same for any dtype, where attention keeps its scores."""
-LEAST_ACTIVATIONS = 20
-"""Numbers that a model has alive at its peak for each cell and channel at the least: measured 26 in a narrow one, whose feed-forward layers have 17 of them."""
+"""What the host counts for one latent cell of a UNet of this width, in any dtype, where attention keeps its scores (`BaseModel.memory_required`)."""
 TOKENS = 77
 
 LARGE_WORKSPACES = (9, 10, 12)
@@ -47,16 +47,27 @@ def residual_bytes(network: EncoderNetwork, rows: int, height: int, width: int) 
 
 
 def activation_bytes(network: EncoderNetwork, rows: int, height: int, width: int) -> float:
-    """The network's layers at their peak, the residuals that are there by then among them: as the host counts a UNet's, which has the same layers."""
-    per_cell = ACTIVATION_BYTES_PER_CELL * network.dtype.itemsize
-    if not (comfy.model_management.pytorch_attention_enabled() or comfy.model_management.xformers_enabled()):
-        per_cell = ACTIVATION_BYTES_WITH_SCORES
-    return rows * height * width * per_cell * network.model_channels / WIDTH
+    """The network's layers at their peak, the residuals that are there by then among them."""
+    if comfy.model_management.pytorch_attention_enabled() or comfy.model_management.xformers_enabled():
+        return layer_bytes(network, rows, height, width) * ALLOWANCE
+    return rows * height * width * ACTIVATION_BYTES_WITH_SCORES * network.model_channels / WIDTH
 
 
-def model_bytes(network: EncoderNetwork, rows: int, height: int, width: int) -> int:
-    """What the model has at its peak at the least, while it makes a step of so many rows: its encoder is that of the network."""
-    return rows * height * width * LEAST_ACTIVATIONS * network.model_channels * network.dtype.itemsize
+def layer_bytes(network: EncoderNetwork, rows: int, height: int, width: int) -> int:
+    """The tensors of the network's layers at their peak, and of the residuals that are there by then; a UNet has the same layers and as many features."""
+    net = network.module
+    peak = before = 0
+    for block, layers in zip(network.blocks(height, width), (*net.input_blocks, net.middle_block), strict=True):
+        values = block.channels * block.height * block.width
+        transformer = any(len(getattr(part, "transformer_blocks", ())) for part in layers.modules())
+        peak = max(peak, before + values * (ALIVE_IN_TRANSFORMER if transformer else ALIVE_IN_BLOCK))
+        before += values
+    return rows * max(peak, before) * network.dtype.itemsize
+
+
+def model_bytes(network: EncoderNetwork, rows: int, height: int, width: int) -> float:
+    """What the model has at its peak at the least, in a step of so many rows: its encoder is that of the network, and there is more behind it."""
+    return layer_bytes(network, rows, height, width) / ALLOWANCE
 
 
 def embedding_bytes(network: EncoderNetwork, pictures: int, height: int, width: int) -> int:

@@ -15,8 +15,9 @@ import comfy.ldm.modules.attention as attention  # noqa: E402
 import comfy.model_management  # noqa: E402
 import comfy.patcher_extension  # noqa: E402
 
+from control_composer.benchmarks import control_memory  # noqa: E402
 from control_composer.benchmarks.control_memory import CASES, LONG, Used, measured, used  # noqa: E402
-from control_composer.benchmarks.widths import WIDTHS, Networks  # noqa: E402
+from control_composer.benchmarks.widths import WIDTHS, Networks, Width  # noqa: E402
 from control_composer.control import compose_controls, layer_of, needs  # noqa: E402
 from control_composer.control.expected import RUN, Chunk, Expected, Told, expected_for, told  # noqa: E402
 from control_composer.control.held import Held, rows_of  # noqa: E402
@@ -42,8 +43,10 @@ if comfy.model_management.get_torch_device().type != "cpu":
 
 BOTH = (Chunk(8, 8), Chunk(8, 8, False))
 OURS = [name for name in CASES if not name.startswith("stock")]
-AT_MOST = {"one-of-two-reused": 1.6}
-"""Where more than half as much again is told as is needed, and how much."""
+AT_MOST = {"extrapolated": 1.65}
+"""Where more than half as much again is told as is needed, and how much: the first step, in which a narrow model's hint network needs most, has nothing to
+reuse yet. At real widths hint networks need less than the model.
+"""
 SMALL = 4096
 """Bytes of what has a few numbers: indices, sigmas."""
 SIZE = 128
@@ -62,7 +65,14 @@ def without_scores() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def found(without_scores: None) -> dict[str, tuple[Used, Used]]:
-    return measured(Networks(WIDTHS["narrow"], torch.float32), SIZE, 4, CASES)
+    networks, reusing = (
+        Networks(WIDTHS["narrow"], torch.float32),
+        {name for name in OURS if "reused" in name or "every" in name},
+    )
+    found = {}
+    for names, steps in ((reusing | {"extrapolated"}, 4), (set(OURS) - reusing - {"extrapolated"}, 1)):
+        found |= measured(networks, SIZE, steps, {name: CASES[name] for name in names})
+    return found
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -82,17 +92,39 @@ def test_a_union_of_several_hints_is_told_too(tmp_path: Path) -> None:
     ]
     layer = union_layer_of(case.ours, pictures, 0.8, node="test")
     latents = torch.zeros(1, 4, 8, 8)
-    used(case.model, case.start(), latents, 1)
-    plain = used(case.model, case.start(), latents, 3)
-    one = used(case.model, compose_controls(*case.start(), [layer]), latents, 3)
-    assert one.needed(plain) <= one.told <= 1.5 * one.needed(plain)
+    plain = used(case.model, case.start(), latents, 1)
+    one = used(case.model, compose_controls(*case.start(), [layer]), latents, 1)
+    assert one.waiting(plain) <= one.told + SMALL
+    assert one.told <= 1.5 * one.waiting(plain)
+
+
+@pytest.mark.parametrize(
+    ("width", "cells"), [(WIDTHS["sd15"], 64), (Width(narrow.SDXL, narrow.NarrowSDXL), 32)], ids=["sd15", "narrow sdxl"]
+)
+def test_layers_need_what_is_told(width: Width, cells: int) -> None:
+    """Counted on their tensors, without weights; SDXL's widths have no transformers on the first level."""
+    found = control_memory.layers_of(width, cells)
+    assert found.told == pytest.approx(found.network, rel=0.01)
+    assert found.told_hint == pytest.approx(found.hint, rel=0.01)
+    assert found.told < found.unet < 1.2 * found.told
+
+
+def test_attention_with_scores_needs_what_the_host_says() -> None:
+    (control,) = networks_of(1)
+    assert not comfy.model_management.xformers_enabled()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comfy.model_management, "ENABLE_PYTORCH_ATTENTION", False)
+        with_scores = activation_bytes(control.network, 2, 8, 8)
+        patch.setattr(comfy.model_management, "ENABLE_PYTORCH_ATTENTION", True)
+        assert activation_bytes(control.network, 2, 8, 8) < 0.3 * with_scores
+    assert with_scores == pytest.approx(2 * 64 * 0.15 * 2**20 * 32 / 320)
 
 
 def test_the_latents_size_counts_and_not_the_hints(found: dict[str, tuple[Used, Used]]) -> None:
     told_of = {name: one.told for name, (one, _) in found.items()}
     assert told_of["one"] == told_of["large-hint"] == told_of["small-hint"]
-    assert told_of["long"] > 0.9 * LONG * told_of["one"]
-    assert told_of["one"] < told_of["one-for-all"] < told_of["long"]
+    embedding = 32 * (SIZE // 8) ** 2 * 4
+    assert told_of["long"] == told_of["one-for-all"] + (LONG - 1) * embedding
 
 
 def test_outside_of_a_run_the_largest_hint_stands_for_the_latent() -> None:
