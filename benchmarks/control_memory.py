@@ -66,7 +66,12 @@ def used(model: Any, conditionings: tuple[Any, Any], latents: Tensor, steps: int
     control = positive[0][1].get("control")
     if control is not None:
         asked = control.inference_memory_requirements
-        control.inference_memory_requirements = lambda dtype: told.append(asked(dtype)) or told[-1]
+
+        def heard(dtype: torch.dtype) -> float:
+            told.append(asked(dtype))
+            return told[-1]
+
+        control.inference_memory_requirements = heard
     model = model.clone()
     model.set_model_unet_function_wrapper(marked)
     gc.collect()
@@ -225,7 +230,8 @@ def layers_of(width: Any, cells: int, rows: int = 2, dtype: torch.dtype = torch.
         known = [*module.parameters(), *module.buffers(), *(one for one in inputs if one is not None)]
         with torch.inference_mode(), Tensors(known) as tensors:
             call(*inputs)
-        return tensors.peak
+        found: int = tensors.peak
+        return found
 
     module, unet = width.encoder(dtype, "meta"), width.model(dtype, "meta").diffusion_model
     network = EncoderNetwork.from_module(module, name="test", base="SD1", load_device=torch.device("cpu"))

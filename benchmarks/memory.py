@@ -71,7 +71,7 @@ class Tensors(TorchDispatchMode):
     """Within it, the most bytes of tensors that were alive at a time, but for those of `known`. Works without a device, on tensors that are "meta"."""
 
     def __init__(self, known: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._known = [tensor.untyped_storage() for tensor in known]
         self._known_keys = {storage._cdata for storage in self._known}
