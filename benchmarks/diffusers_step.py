@@ -92,7 +92,7 @@ class Pipelines:
     def control(self, index: int) -> Any:
         """The ControlNetModel with this number."""
         while len(self._controls) <= index:
-            self._controls.append(self._made(meta_control(self.width), 101 + len(self._controls)))
+            self._controls.append(self._made(meta_control(self.unet), 101 + len(self._controls)))
         return self._controls[index]
 
     def _made(self, module: Any, seed: int) -> Any:
@@ -232,9 +232,9 @@ def meta_unet(width: str) -> Any:
         return diffusers.UNet2DConditionModel(**UNETS[width])
 
 
-def meta_control(width: str) -> Any:
-    """The ControlNet of that UNet, without weights."""
+def meta_control(unet: Any) -> Any:
+    """The ControlNet of such a UNet, without weights."""
     import diffusers
 
     with torch.device("meta"):
-        return diffusers.ControlNetModel.from_unet(meta_unet(width), load_weights_from_unet=False)
+        return diffusers.ControlNetModel.from_unet(unet, load_weights_from_unet=False)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("comfy")
 
-from control_composer.benchmarks import step, step_run, step_table  # noqa: E402
+from control_composer.benchmarks import step, step_run, step_table, timeline  # noqa: E402
 from control_composer.benchmarks.goals import answers, show_goals  # noqa: E402
 from control_composer.benchmarks.heads import watched  # noqa: E402
 from control_composer.benchmarks.launches import Counting, Launches, launches_in, mean_of  # noqa: E402
@@ -25,6 +28,14 @@ NAMES = [
     *("ours-cond-only", "ours-outside", "acn-1", "ours-1-beside"),
 ]
 DROPPED = {"acn-1", "ours-1-beside"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_to_collect():
+    """Each timed step looks for garbage before, among all that torch and diffusers have imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def measured(folder: Path, *more: str) -> dict[str, Any]:
@@ -356,17 +367,29 @@ def test_no_worse_than_stock_is_asked_of_the_steps_of_the_same_round():
 # -- diffusers, and the picture --------------------------------------------------------------------------------------------------------------
 
 
+Drawn = tuple[dict[str, Any], Path, tuple[Any, Any]]
+
+
 @pytest.fixture(scope="module")
-def others(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+def others(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
+    """A report with pipelines of diffusers, the picture of its last variant, and the lanes and marks that are drawn there."""
     pytest.importorskip("diffusers")
-    before = torch.get_num_threads()
-    folder = tmp_path_factory.mktemp("others")
+    gc.freeze()
+    before, folder, drawn = torch.get_num_threads(), tmp_path_factory.mktemp("others"), []
     names = ["--variants", "stock-1", "ours-1", "diffusers-1", "diffusers-2-networks", "diffusers-cond-only"]
-    try:
-        drawn = ("--timeline", str(folder / "steps.png"))
-        return measured(folder, "--diffusers", "--batch", "2", "--rounds", "1", *names, *drawn), folder / "steps.png"
-    finally:
-        torch.set_num_threads(before)
+    file, lanes_of = folder / "steps.png", timeline.lanes_of
+
+    def kept(events: Any) -> Any:
+        drawn.append(lanes_of(events))
+        return drawn[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timeline, "lanes_of", kept)
+        try:
+            report = measured(folder, "--diffusers", "--batch", "2", "--rounds", "1", *names, "--timeline", str(file))
+        finally:
+            torch.set_num_threads(before)
+    return report, file, drawn[0]
 
 
 def test_batch_is_rows_of_the_model(others, report):
@@ -397,7 +420,8 @@ def test_diffusers_has_the_same_networks():
     from control_composer.benchmarks.diffusers_step import meta_control, meta_unet
 
     for width in ("narrow", "sd15", "sdxl"):
-        counts = tuple(sum(one.numel() for one in part(width).parameters()) for part in (meta_unet, meta_control))
+        unet = meta_unet(width)
+        counts = tuple(sum(one.numel() for one in part.parameters()) for part in (unet, meta_control(unet)))
         assert counts == WIDTHS[width].parameter_counts(), width
 
 
@@ -413,50 +437,55 @@ def test_a_pack_that_is_missing_is_told(monkeypatch):
 
 
 def test_the_picture_shows_each_part_in_its_colour(others):
-    cv2 = pytest.importorskip("cv2")
-    from control_composer.benchmarks import timeline
-
     picture = cv2.cvtColor(cv2.imread(str(others[1])), cv2.COLOR_BGR2RGB)[timeline.TOP :]
     for part in (timeline.CONTROL, timeline.ENCODER, timeline.REST):
         near = abs(picture.astype(int) - timeline.COLOURS[part]).max(axis=-1) < 40
         assert near.sum() > 2000, part
 
 
-def test_each_operator_belongs_to_the_part_that_called_it(model):
-    from control_composer.benchmarks import timeline
-
-    seen = []
-
-    def look(steps: Any) -> None:
-        unet = model.model.model.diffusion_model
-        seen.extend(timeline.lanes_of(timeline.events_of(steps, unet, pair, torch.device("cpu"))))
-
-    (variant,) = [one for one in VARIANTS if one.name == "ours-1"]
-    with torch.inference_mode():
-        pair = variant.attach(Scene(model, 64))
-        measure(model.model, {"ours-1": pair}, 64, 1, profile=("ours-1", look))
-    lanes, marks = seen
-    (lane,) = lanes
+def test_each_operator_belongs_to_the_part_that_called_it(others):
+    (lane,), marks = others[2]
     assert lane.name == "host thread 1" and marks[0] == 0.0 and len(marks) == 2
     parts = [block.part for block in lane.blocks]
-    changes = [part for part, before in zip(parts, [None, *parts], strict=False) if part != before]
-    step_of = [timeline.CONTROL, timeline.OTHER, timeline.ENCODER, timeline.REST]
-    assert [part for part in changes if part != timeline.OTHER] == 2 * [
-        part for part in step_of if part != timeline.OTHER
-    ]
+    order = [part for part, before in zip(parts, [None, *parts], strict=False) if part != before]
+    assert [part for part in order if part != timeline.OTHER] == 2 * [timeline.CONTROL, timeline.ENCODER, timeline.REST]
     assert all(parts.count(part) > 100 for part in (timeline.CONTROL, timeline.ENCODER, timeline.REST))
-    assert not model.model.model.diffusion_model._forward_hooks
+
+
+def test_the_model_is_left_as_it_was():
+    class Block(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            assert len(self._forward_hooks) == 1
+            raise ValueError
+
+    class Unet(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.middle_block = torch.nn.ModuleList([Block()])
+
+        def forward(self, x: Any) -> Any:
+            return self.middle_block[-1](x)
+
+    unet = Unet()
+    with pytest.raises(ValueError), timeline.ranges(unet):
+        unet(1)
+    assert not any(
+        vars(module)[hooks] for module in unet.modules() for hooks in ("_forward_hooks", "_forward_pre_hooks")
+    )
 
 
 def test_what_a_gpu_does_belongs_to_whoever_launched_it():
-    from control_composer.benchmarks.timeline import CONTROL, ENCODER, OTHER, REST, STEP, WAITING, lanes_of
-
     def note(name: str, start: float, end: float) -> dict[str, Any]:
         return event("user_annotation", name=name, ts=start, dur=end - start)
 
-    lanes, marks = lanes_of(
+    lanes, marks = timeline.lanes_of(
         [
-            *(note(STEP, 1000, 9000), note(CONTROL, 1000, 2000), note(ENCODER, 2000, 5000), note(REST, 5000, 8000)),
+            *(
+                note(timeline.STEP, 1000, 9000),
+                note(timeline.CONTROL, 1000, 2000),
+                note(timeline.ENCODER, 2000, 5000),
+                note(timeline.REST, 5000, 8000),
+            ),
             event("cpu_op", name="aten::linear", ts=2100, dur=50),
             event("cpu_op", name="aten::addmm", ts=2110, dur=30),
             event("cuda_runtime", 2, name="cudaLaunchKernel", ts=2120, dur=5),
@@ -472,18 +501,15 @@ def test_what_a_gpu_does_belongs_to_whoever_launched_it():
     assert marks == [0.0]
     assert [lane.name for lane in lanes] == ["host thread 1", "GPU 0, stream 7", "GPU 0, stream 20"]
     host, main, side = ([(block.start, block.part) for block in lane.blocks] for lane in lanes)
-    assert host == [(0.5, CONTROL), (1.1, ENCODER), (6.0, WAITING)]
-    assert side == [(1.5, CONTROL), (1.7, CONTROL)]
-    assert main == [(1.6, ENCODER), (7.0, OTHER)]
+    assert host == [(0.5, timeline.CONTROL), (1.1, timeline.ENCODER), (6.0, timeline.WAITING)]
+    assert side == [(1.5, timeline.CONTROL), (1.7, timeline.CONTROL)]
+    assert main == [(1.6, timeline.ENCODER), (7.0, timeline.OTHER)]
 
 
 def test_a_column_has_as_much_colour_as_it_was_busy():
-    np = pytest.importorskip("numpy")
-    from control_composer.benchmarks.timeline import cover, ticks
-
     columns = np.zeros(4)
-    cover(columns, 0.25, 0.5)
-    cover(columns, 0.5, 2.5)
-    cover(columns, 3.75, 9.0)
+    timeline.cover(columns, 0.25, 0.5)
+    timeline.cover(columns, 0.5, 2.5)
+    timeline.cover(columns, 3.75, 9.0)
     assert columns.tolist() == [0.75, 1.0, 0.5, 0.25]
-    assert ticks(47.0) == [0, 5, 10, 15, 20, 25, 30, 35, 40, 45]
+    assert timeline.ticks(47.0) == [0, 5, 10, 15, 20, 25, 30, 35, 40, 45]
