@@ -15,7 +15,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -60,6 +60,8 @@ class Server:
     log: Path
     process: subprocess.Popen[bytes]
     base: Path
+    known: dict[str, Any] = field(default_factory=dict)
+    """What the nodes' inputs are: asked for once, since all nodes together are a long answer."""
 
     Refused: ClassVar = Refused
     Failed: ClassVar = Failed
@@ -82,7 +84,8 @@ class Server:
 
     def example(self, name: str) -> Prompt:
         workflow = json.loads((ROOT / "example_workflows" / f"{name}.json").read_text(encoding="utf-8"))
-        return prompt_from_workflow(workflow, self.object_info())
+        self.known = self.known or self.object_info()
+        return prompt_from_workflow(workflow, self.known)
 
     def forget(self) -> None:
         """Empties the host's cache of node outputs and unloads its models."""

@@ -161,8 +161,8 @@ def insert(page: Any, name: str) -> None:
     field.fill(name.split(" (")[0])  # the page finds nothing for more than 32 letters
     page.page.locator("[data-testid=result-item], li[role=option]").filter(has_text=name).first.click()
     page.until("() => app.graph.nodes.length > 0")
-    page.page.mouse.click(700, 600)  # where the page lets a new node follow the mouse
-    page.until("() => app.canvas.state.ghostNodeId == null")
+    # A new node follows the mouse until it is put down; a click of the mouse may meet a widget of its own.
+    page.js("() => app.canvas.finalizeGhostPlacement(false)")
 
 
 @pytest.mark.parametrize("name", BLUEPRINTS)
