@@ -146,6 +146,22 @@ def test_all_blocks_are_one_call(layers, expected):
     assert operations(layers) == expected
 
 
+@pytest.mark.parametrize("chained", [False, True])
+@pytest.mark.parametrize("rows", [ALL, HALF])
+def test_what_was_given_unshaped_is_not_added_to(chained, rows):
+    first, second = random(4, torch.float32, 1), random(len(rows), torch.float32, 2)
+    kept = [tensor.clone() for tensor in first]
+    total = Accumulator(
+        Residuals(output=tuple(first[:2]), input=(None, None, first[2]), middle=(first[3],)) if chained else None
+    )
+    if not chained:
+        total.add_rows(PLACES, first, ALL, 4)
+    for _ in range(2):
+        total.add_rows(PLACES, second, rows, 4)
+    assert all(same(tensor, before) for tensor, before in zip(first, kept, strict=True))
+    assert not any(tensor is before for (_, _, tensor) in total.total().items() for before in first)
+
+
 def test_a_sum_of_rows_of_another_shape_is_refused():
     total = Accumulator(Residuals(middle=(torch.zeros(4, 4, 2, 2),)))
     with pytest.raises(ResidualShapeError, match="middle 0 residuals of 4 × 4 × 2 × 2 and 4 × 4 × 2 × 3"):
