@@ -267,9 +267,7 @@ class CudaGraph:
     def _end_all(self, graph: torch.cuda.CUDAGraph) -> None:
         graph.reset()
         for other in LIVE.pop(self._stream, ()):
-            ended, other._graph = other._graph, None
-            if ended is not None and ended is not graph:
-                ended.reset()
+            other._graph = None  # nobody else holds it
 
     def __del__(self) -> None:
         with suppress(Exception):  # at the end of the process nothing is there to be given back to
