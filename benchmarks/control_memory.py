@@ -272,6 +272,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--layers", action="store_true")
     chosen = parser.parse_args(arguments)
     comfy.cli_args.args.cpu = True
+    comfy.cli_args.args.use_pytorch_cross_attention = (
+        True  # as on a GPU: that of a CPU keeps as many scores as free memory allows
+    )
     if chosen.layers:
         show_layers()
         return
