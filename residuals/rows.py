@@ -36,7 +36,9 @@ def views(tensors: Sequence[Tensor], runs: Sequence[Neighbours]) -> list[Tensor]
 def shares(tensors: Sequence[Tensor], runs: Sequence[Neighbours]) -> list[Tensor]:
     """The rows `begin` … of each run of each tensor; a single row serves all."""
     return [
-        tensor if tensor.shape[0] == 1 else tensor.narrow(0, run.begin, run.length) for tensor in tensors for run in runs
+        tensor if tensor.shape[0] == 1 else tensor.narrow(0, run.begin, run.length)
+        for tensor in tensors
+        for run in runs
     ]
 
 

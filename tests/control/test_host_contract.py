@@ -103,7 +103,9 @@ def test_memory_counts_residuals_embeddings_and_hint():
     assert residuals < estimate((1, 64, 64)) < residuals + 2.5 * 16 * 64 * 64 * 4
     assert estimate((2, 64, 64)) == 2 * estimate((1, 64, 64))
     first, both = estimate((1, 64, 64)), estimate((1, 64, 64), (1, 64, 64), networks=2)
-    assert both - first == residuals + 32 * 8 * 8 * 4  # the first one's residuals are there while the second runs; its embedding
+    assert (
+        both - first == residuals + 32 * 8 * 8 * 4
+    )  # the first one's residuals are there while the second runs; its embedding
 
 
 def test_an_interruption_ends_the_sampling_and_the_next_run_is_as_ever(model):
