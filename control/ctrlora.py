@@ -64,7 +64,8 @@ class CtrLoraNetwork(EncoderNetwork):
         pixels = (hint_bchw.movedim(1, -1) + 1) / 2
         in_use = comfy.model_management.loaded_models(only_currently_used=True)
         encoded = self.vae.encode(pixels)
-        comfy.model_management.load_models_gpu(in_use)
+        # None where a patcher is gone and its module is not.
+        comfy.model_management.load_models_gpu([model for model in in_use if model is not None])
         latent = comfy.latent_formats.SD15().process_in(encoded).to(hint_bchw.device, self.dtype)
         embedding: Tensor = self.module.input_blocks[0](latent, None, None)
         return embedding

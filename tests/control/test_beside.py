@@ -462,5 +462,7 @@ def test_what_is_read_from_elsewhere_is_told_to_the_lane(lane: LateLane, model: 
     stay = [*modules[0].parameters(), *modules[0].buffers(), *model.model.parameters(), *model.model.buffers()]
     stay += [hint for layer in layers for hint in (layer.hint_bchw, layer.mask) if hint is not None]
     kept = given | {tensor.untyped_storage()._cdata for tensor in stay}
-    assert [read[1:] for key, read in lane.memory.read.items() if key not in kept and read[2] != ()] == []
+    waits = "aten.resolve_conj.default"  # of tolist(), for the run's sigmas: it returns when it has read
+    others = [read[1:] for key, read in lane.memory.read.items() if key not in kept]
+    assert [(how, shape) for how, shape in others if how != waits and shape != ()] == []
     assert given & lane.memory.read.keys()
