@@ -53,3 +53,19 @@ def watched(
                 del head.get_control
             else:
                 head.get_control = before[key]
+
+
+def lanes_of(conditionings: Sequence[Any]) -> dict[str, int]:
+    """How many evaluations of networks of our layers went which way in the last run, in the words of the report."""
+    found: dict[str, int] = {}
+    records = {
+        id(record): record
+        for conditioning in conditionings
+        for _, values in conditioning
+        if (record := getattr(values.get("control"), "record", None)) is not None
+    }
+    for entry in (entry for record in records.values() for entry in record.steps):
+        if entry.ran and entry.held_from is None:
+            words = ", ".join(filter(None, ("beside the model" if entry.beside else "before the model", entry.lane)))
+            found[words] = found.get(words, 0) + 1
+    return found

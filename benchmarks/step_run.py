@@ -14,6 +14,7 @@ from comfy import model_management
 from comfy.ldm.modules.attention import optimized_attention
 
 from .diffusers_step import Piped, Pipelines, diffusers_version, measure_pipelines, piped
+from .heads import lanes_of
 from .peers import PeerError, advanced_controlnet
 from .runs import Profile, measure
 from .step_table import row
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace, device: torch.device, clock: Callable[[], f
                     if profiled and first
                     else None,
                 )
-                rows = [row(one, measured) for one in variants]
+                rows = [row(one, measured) | {"lanes": lanes_of(conditionings[one.name])} for one in variants]
                 del conditionings, scene
                 others = measure_pipelines(theirs, pipes, pixels, batch, options.rounds, tell, clock) if pipes else {}
                 report["sizes"].append(

@@ -78,6 +78,8 @@ def show(report: dict[str, Any]) -> None:
                 print("\n".join(times(one) for one in rows))
                 print(f"\n{head}{words}\n{COSTS}")
                 print("\n".join(costs(one) for one in rows))
+                print("".join(f"\n{line}" for one in rows for line in lanes(one)), end="")
+    print()
 
 
 NAME = 28
@@ -103,6 +105,11 @@ def costs(one: dict[str, Any]) -> str:
         for name, wide in (("launches", 10), ("kernels", 9))
     )
     return f"{one['name']:{NAME}}{memory}{first}{control}{counts}  {one['batches']}"
+
+
+def lanes(one: Mapping[str, Any]) -> list[str]:
+    """Where the networks of a variant of ours really ran."""
+    return [f"{one['name']:{NAME}}{count:4} × {words}" for words, count in one.get("lanes", {}).items()]
 
 
 def between(values: dict[str, Any] | None, digits: int = 3) -> str:

@@ -86,6 +86,17 @@ def test_what_should_be_equal_is(rows):
     assert rows["ours-3-networks"]["differs"] < 1e-5
 
 
+def test_where_networks_ran_is_told(rows):
+    if torch.cuda.is_available():
+        pytest.skip("the lane of a GPU is another one")
+    assert rows["none"]["lanes"] == rows["stock-1"]["lanes"] == {}
+    for name in ("ours-1", "ours-3-networks"):
+        ((words, evaluations),) = rows[name]["lanes"].items()
+        assert words == "before the model, layer 1 has beside_model off"
+    one, three = (sum(rows[name]["lanes"].values()) for name in ("ours-1", "ours-3-networks"))
+    assert three == 3 * one >= 3 * (2 + len(rows["ours-1"]["seconds"]))  # two steps before those that count
+
+
 def test_networks_of_their_own_are_other_networks(model):
     scene = Scene(model, 64)
     for name, networks in (("ours-3", 1), ("ours-3-networks", 3)):
@@ -126,7 +137,8 @@ def test_table_has_a_line_for_each_variant(report, capsys):
     step_table.show(report)
     table = capsys.readouterr().out
     assert "64 px" in table and "narrow, float32, 2 rounds" in table
-    assert all(table.count(f"\n{name} ") == 2 for name in ("none", "stock-1", "ours-3"))
+    assert all(table.count(f"\n{name} ") == 2 for name in ("none", "stock-1"))
+    assert table.count("\nours-3 ") == 3 and "× before the model, layer 1 has beside_model off" in table
 
 
 def test_unknown_variant_is_refused_with_the_names_there_are(tmp_path):
