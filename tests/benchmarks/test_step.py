@@ -91,8 +91,7 @@ def test_where_networks_ran_is_told(rows):
         pytest.skip("the lane of a GPU is another one")
     assert rows["none"]["lanes"] == rows["stock-1"]["lanes"] == {}
     for name in ("ours-1", "ours-3-networks"):
-        ((words, evaluations),) = rows[name]["lanes"].items()
-        assert words == "before the model, layer 1 has beside_model off"
+        assert list(rows[name]["lanes"]) == ["before the model, layer 1 has beside_model off"]
     one, three = (sum(rows[name]["lanes"].values()) for name in ("ours-1", "ours-3-networks"))
     assert three == 3 * one >= 3 * (2 + len(rows["ours-1"]["seconds"]))  # two steps before those that count
 
