@@ -69,7 +69,7 @@ class Page:
             f"""async argument => {{
               const read = {code}
               let before = '', same = 0, found
-              while (same < 6) {{
+              while (same < 3) {{
                 await new Promise(requestAnimationFrame)
                 found = read(argument)
                 const now = JSON.stringify(found)

@@ -35,12 +35,18 @@ class Panel:
 
     def look(self) -> None:
         """Brings the node into view, with both layers in its list."""
-        self.page.js(
-            "id => { const node = app.graph.getNodeById(id); app.canvas.ds.scale = 1;"
-            " app.canvas.ds.offset = [-node.pos[0] + 300, -node.pos[1] + 200]; app.canvas.setDirty(true, true) }",
-            COMPOSE,
-        )
-        self.page.page.locator(f"{PANEL}-row").nth(1).wait_for()
+        row = self.page.page.locator(f"{PANEL}-row").nth(1)
+        for _ in range(10):  # the page may be about to move its view itself
+            self.page.js(
+                "id => { const node = app.graph.getNodeById(id); app.canvas.ds.scale = 1;"
+                " app.canvas.ds.offset = [-node.pos[0] + 300, -node.pos[1] + 200]; app.canvas.setDirty(true, true) }",
+                COMPOSE,
+            )
+            row.wait_for(state="attached")
+            self.page.still(f"{PANEL}-row")
+            if row.is_visible():
+                return
+        row.wait_for(timeout=1000)
 
     def part(self, row: int, name: str) -> Any:
         return self.page.page.locator(f"{PANEL}-row").nth(row).locator(f"{PANEL}-{name}").first
@@ -265,8 +271,7 @@ def test_a_soloed_run_gives_the_picture_of_the_other_layer_off_and_shows_the_hin
     assert np.array_equal(panel.picture(panel.page.queue()), soloed)
     panel.part(1, "eye").click()
     assert not np.array_equal(panel.picture(panel.page.queue()), soloed)
-    panel.look()
-    panel.part(1, "up").click()
+    panel.part(1, "up").evaluate("button => button.click()")  # wherever the run has left the view
     panel.lists("Layer: colours", "Layer: edges")
     shown = panel.pictures()
     assert len(set(shown)) == 2
