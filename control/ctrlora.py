@@ -11,6 +11,7 @@ import comfy.model_management
 from torch import Tensor
 
 from .errors import ControlError
+from .in_use import models_in_use
 from .network import HINT_PIXELS_PER_CELL, EncoderNetwork
 
 if TYPE_CHECKING:
@@ -62,10 +63,9 @@ class CtrLoraNetwork(EncoderNetwork):
         """
         # The host's `encode` maps 0..1 to −1..1, and moves what is in use off the device where there is no room for all.
         pixels = (hint_bchw.movedim(1, -1) + 1) / 2
-        in_use = comfy.model_management.loaded_models(only_currently_used=True)
+        in_use = models_in_use()
         encoded = self.vae.encode(pixels)
-        # None where a patcher is gone and its module is not.
-        comfy.model_management.load_models_gpu([model for model in in_use if model is not None])
+        comfy.model_management.load_models_gpu(in_use)
         latent = comfy.latent_formats.SD15().process_in(encoded).to(hint_bchw.device, self.dtype)
         embedding: Tensor = self.module.input_blocks[0](latent, None, None)
         return embedding

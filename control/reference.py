@@ -14,6 +14,7 @@ from torch import Tensor
 from ..residuals.blocks import Block
 from .errors import ControlError
 from .expected import BRANCHES
+from .in_use import models_in_use
 from .patch_network import PatchCall, Patches, PatchNetwork
 from .reference_pass import Reading, write
 from .reference_places import ReferenceModel, ReferencePlace
@@ -117,7 +118,7 @@ class ReferenceNetwork(PatchNetwork):
 
     def embed_hint(self, hint_bchw: Tensor) -> Tensor:
         """(N, 3, 8h, 8w) in 0..1 -> the VAE's latents (N, channels, h, w)."""
-        loaded = comfy.model_management.loaded_models(only_currently_used=True)
+        loaded = models_in_use()
         latents: Tensor = self.vae.encode(hint_bchw.movedim(1, -1))
         comfy.model_management.load_models_gpu(loaded)
         return latents.to(hint_bchw.device)

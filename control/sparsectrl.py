@@ -19,6 +19,7 @@ from .errors import ControlError
 from .expected import expected_for
 from .foreign import SelfPlacing
 from .frame_indices import FrameIndices
+from .in_use import models_in_use
 from .memory import embedding_bytes, hint_bytes, residual_bytes
 from .network import HINT_PIXELS_PER_CELL, EncoderNetwork
 from .placing import place_hint
@@ -180,7 +181,7 @@ class SparseControl(SelfPlacing):
 
     def _encode(self, pixels: Tensor, expected: tuple[int, ...]) -> Tensor:
         """(N, 3, 8h, 8w) in 0..1 -> (N, 4, h, w), the latents that the model knows; as the host's ControlNets make them. Raises ControlError."""
-        loaded = comfy.model_management.loaded_models(only_currently_used=True)
+        loaded = models_in_use()
         latents = self.vae.encode(pixels.movedim(1, -1))
         comfy.model_management.load_models_gpu(loaded)
         if latents.shape[1:] != expected:
