@@ -31,11 +31,14 @@ def bytes_alive() -> int:
 
 
 def test_a_call_leaves_nothing(case: Case) -> None:
+    """But for its sigma, one number, which the record reads at the end of the run."""
     conds, alive = case.compose(), []
-    model = case.model.clone()
+    model, control = case.model.clone(), conds[0][0][1]["control"]
 
     def watch(apply_model: Any, call: dict[str, Any]) -> Any:
-        alive.append(bytes_alive())
+        unread = control.record.unread.values()
+        assert all(sigma.shape == (1,) for sigma in unread)
+        alive.append(bytes_alive() - sum(sigma.nbytes for sigma in unread))
         return apply_model(call["input"], call["timestep"], **call["c"])
 
     model.set_model_unet_function_wrapper(watch)

@@ -222,6 +222,9 @@ def test_json_holds_everything_and_only_finite_numbers():
         "held_from": None,
         "residual_bytes": 26_000_000,
         "shares": None,
+        "beside": False,
+        "lane": "",
+        "waited_early": False,
     }
     assert (ninth["ran"], ninth["reason"], ninth["step"]) == (False, "outside 0–0.4", 9)
     assert found["norms"] == [
