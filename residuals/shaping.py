@@ -27,7 +27,7 @@ def all_shaped(
     if any(weight != 1 for weight in weights):
         found, new = list(torch._foreach_mul(found, [float(weight) for weight in weights])), True
     if found and any(factor != 1 for factor in factors):
-        if len(set(factors)) == 1:
+        if len(set(factors)) == 1 and all(residual.shape[0] == len(factors) for residual in found):
             return list(torch._foreach_mul(found, [rounded(factors[0], residual.dtype) for residual in found])), True
         count, runs = len(factors), runs_of_equal(factors)
         if not new or any(residual.shape[0] != count for residual in found):

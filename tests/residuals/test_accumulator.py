@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -67,6 +67,13 @@ def contributions(draw):
     )
 
 
+SINGLE_ROW_OF_A_LESSER_DTYPE = [
+    ((0, 1, 2, 3), 1, 1.0, [1.0] * 4, [0.7] * 4, torch.float16),
+    ((0, 1), 1, 1.0, [1.0] * 4, [1.0] * 2, torch.float32),
+]
+
+
+@example(False, torch.float32, SINGLE_ROW_OF_A_LESSER_DTYPE)
 @given(st.booleans(), st.sampled_from(DTYPES), st.lists(contributions(), min_size=1, max_size=4))
 @settings(max_examples=100, deadline=None)
 def test_sums_are_those_of_one_block_after_the_other_to_the_last_bit(chained, dtype, layers):
